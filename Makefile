@@ -1,0 +1,103 @@
+# make run     the whole path on this machine
+# make test    everything that matters, checked
+# make help    the rest
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run test build unit e2e build-AuthorizerFunction build-ProtectedFunction sam-build deploy lint fuzz bench cover clean
+
+# make run
+API_PORT   ?= 8080
+ZUPLO_PORT ?= 9000
+ALG        ?= EdDSA
+TOKENS     ?= fresh
+
+FUZZTIME ?= 10s
+
+# The functions' architecture wherever SAM builds or deploys them. sam build comes in through arch/, where
+# TEMPLATE_ARCH says what the template is being built with.
+ifeq ($(origin TEMPLATE_ARCH),file)
+ARCH ?= $(TEMPLATE_ARCH)
+ifneq ($(ARCH),$(TEMPLATE_ARCH))
+$(error ARCH is $(ARCH) but the template's Architecture is $(TEMPLATE_ARCH): use make deploy ARCH=$(ARCH), or give sam build and sam deploy --parameter-overrides Architecture=$(ARCH))
+endif
+endif
+ARCH ?= arm64
+
+GOARCH_arm64  := arm64
+GOARCH_x86_64 := amd64
+ifeq ($(GOARCH_$(ARCH)),)
+$(error ARCH is "$(ARCH)", it must be arm64 or x86_64)
+endif
+
+# Static, stripped, and the same bytes from the same code.
+LAMBDA_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags lambda.norpc -ldflags="-s -w -buildid="
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+run: build ## the whole path on this machine (API_PORT, ZUPLO_PORT, ALG, TOKENS=fresh|cached); Ctrl-C ends it
+	@build/local -api-port $(API_PORT) -zuplo-port $(ZUPLO_PORT) -alg $(ALG) -tokens $(TOKENS)
+
+test: unit e2e ## unit tests with -race and coverage, then the end-to-end suite against the local stack
+
+build: ## both functions and the local stack, for this machine, in build/
+	@$(LAMBDA_BUILD) -o build/authorizer/bootstrap ./authorizer
+	@$(LAMBDA_BUILD) -o build/protected/bootstrap ./protected
+	@go build -trimpath -buildvcs=false -o build/local ./local
+
+# The race detector needs cgo, and Go turns cgo off where it finds no C compiler.
+unit: build
+	@race=-race; if [ "$$(go env CGO_ENABLED)" != 1 ]; then race=; \
+		echo "make test: NO RACE DETECTOR, cgo is off (no C compiler?): the tests run without -race" >&2; fi; \
+	pkgs=$$(go list ./...) && \
+	go test $$race -coverprofile=build/cover.all $$(echo "$$pkgs" | grep -v '/e2e$$')
+	@grep -E '^mode:|/(internal|authorizer)/' build/cover.all > build/cover.out
+	@awk 'NR > 1 { d = $$1 ~ "^[^/]*/internal/" ? "internal/" : "authorizer/"; n[d] += $$2; if ($$3) hit[d] += $$2 } \
+		END { low = 0; split("internal/ authorizer/", dirs, " "); for (i = 1; i <= 2; i++) { d = dirs[i]; \
+		pc = n[d] ? 100 * hit[d] / n[d] : 0; printf "statement coverage of %-11s %5.1f %% (%d of %d)\n", d, pc, hit[d], n[d]; \
+		if (pc < 90) { printf "statement coverage of %s is below 90 %%\n", d; low = 1 } } exit low }' build/cover.out
+
+# Times so short that the suite sees keys grow due and stale.
+e2e: build
+	JWKS_TTL=1s JWKS_MAX_STALE=6s LEEWAY=0s MAX_TOKEN_AGE=1h \
+		build/local -api-port 0 -zuplo-port 0 -- go test -count=1 ./e2e
+
+# sam build calls these, with ARTIFACTS_DIR.
+build-AuthorizerFunction: PKG := ./authorizer
+build-ProtectedFunction: PKG := ./protected
+build-AuthorizerFunction build-ProtectedFunction:
+	@$(if $(ARTIFACTS_DIR),,$(error $@ needs ARTIFACTS_DIR: sam build sets it; make build builds for this machine))
+	@$(if $(filter-out $(GOARCH_$(ARCH)),$(GOARCH)),$(error GOARCH is $(GOARCH) but ARCH is $(ARCH): unset GOARCH, ARCH sets it))
+	GOOS=linux GOARCH=$(GOARCH_$(ARCH)) $(LAMBDA_BUILD) -o "$(ARTIFACTS_DIR)/bootstrap" $(PKG)
+
+sam-build: ## both functions through sam build (ARCH=arm64|x86_64)
+	@command -v sam >/dev/null || { echo "make $@ needs the AWS SAM CLI, which is not installed" >&2; exit 1; }
+	sam build --parameter-overrides Architecture=$(ARCH)
+
+deploy: sam-build ## sam build, sam deploy (ARCH=arm64|x86_64 PARAMS='Issuer=https://... Audience=...')
+	@$(if $(findstring Architecture=,$(PARAMS)),$(error PARAMS names Architecture: say ARCH=arm64 or ARCH=x86_64 instead))
+	sam deploy --parameter-overrides $(PARAMS) Architecture=$(ARCH)
+
+lint: ## gofmt, go vet, staticcheck
+	@out=$$(gofmt -l .) && if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
+	go vet ./...
+	go tool -modfile=tools/go.mod staticcheck ./...
+
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	@n=0; for pkg in $$(go list ./internal/... ./authorizer); do \
+		list=$$(go test -list '^Fuzz' $$pkg) || { echo "$$list"; exit 1; }; \
+		for f in $$(echo "$$list" | grep '^Fuzz'); do \
+			n=$$((n + 1)); echo "$$pkg $$f"; \
+			go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done; [ $$n -gt 0 ] || { echo "make fuzz: no fuzz targets found"; exit 1; }
+
+bench: ## benchmarks
+	go test -run '^$$' -bench . -benchmem ./internal/... ./authorizer
+
+cover: unit ## coverage, line by line, as build/cover.html
+	go tool cover -html=build/cover.out -o build/cover.html
+
+clean: ## remove what was built
+	rm -rf build .aws-sam

@@ -1,0 +1,81 @@
+// Command authorizer is the Lambda function that API Gateway asks about every token (TOKEN authorizer of a REST API):
+// it verifies JWTs of the configured issuers and answers with an IAM policy and the claims.
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"zuplo-lambda-authorizer/internal/jwks"
+	"zuplo-lambda-authorizer/internal/jwt"
+)
+
+// initTime bounds the fetches at the start, for which Lambda allows 10 s in all.
+const initTime = 3 * time.Second
+
+func main() {
+	c, err := readConfig(os.Getenv)
+	if err != nil {
+		for problem := range strings.SplitSeq(err.Error(), "\n") {
+			slog.New(slog.NewJSONHandler(os.Stdout, nil)).Error("reading the configuration", "error", problem)
+		}
+		os.Exit(1)
+	}
+	a := newAuthorizer(c, os.Stdout, time.Now)
+	ctx, cancel := context.WithTimeout(context.Background(), initTime)
+	a.warm(ctx)
+	cancel()
+	lambda.Start(a)
+}
+
+// newAuthorizer wires the parts. Log lines go to out.
+func newAuthorizer(c config, out io.Writer, now func() time.Time) *authorizer {
+	log := slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: c.logLevel}))
+	if len(c.audiences) == 0 {
+		log.Warn("AUDIENCE is not set: any token of the issuer is accepted, those for its other upstreams too")
+	}
+	client := jwks.NewClient()
+	keys := make(map[string]keySource, len(c.issuers))
+	sources := make(map[string]jwt.KeySource, len(c.issuers))
+	for _, i := range c.issuers {
+		if i.pinned != nil {
+			keys[i.name] = i.pinned
+		} else {
+			keys[i.name] = &jwks.Cache{URI: i.jwksURI, Client: client, TTL: c.ttl, MaxStale: c.maxStale, Now: now, Log: log}
+		}
+		sources[i.name] = keys[i.name]
+	}
+	return &authorizer{
+		verifier: jwt.Verifier{
+			Issuers:     sources,
+			Audiences:   c.audiences,
+			Algorithms:  c.algorithms,
+			Leeway:      c.leeway,
+			MaxTokenAge: c.maxTokenAge,
+			Now:         now,
+		},
+		keys:           keys,
+		principalClaim: c.principalClaim,
+		policyExpiry:   c.policyExpiry,
+		now:            now,
+		decisions:      slog.New(slog.NewJSONHandler(out, nil)),
+	}
+}
+
+// warm asks all issuers for their keys at once. An issuer that does not answer is asked again when a token needs it.
+func (a *authorizer) warm(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, source := range a.keys {
+		if cache, ok := source.(*jwks.Cache); ok {
+			wg.Go(func() { _ = cache.Refresh(ctx) }) // the cache logs what went wrong
+		}
+	}
+	wg.Wait()
+}

@@ -1,0 +1,17 @@
+// Package e2e holds the black-box suite: it speaks HTTP to a deployed path (gateway, authorizer,
+// protected endpoint) and knows nothing of the code behind it. `make test` starts the local stack
+// and runs it there; any other target is described by the same environment:
+//
+//	BASE_URL        the API with its stage; GET $BASE_URL/protected is the protected endpoint (required)
+//	ISSUER          the issuer whose tokens the target accepts (required)
+//	AUDIENCE        the audience that it asks for; unset: the cases about audiences cannot run
+//	ZUPLO_URL       the gateway in front, with ZUPLO_API_KEY
+//	ADMIN_URL       the issuer's admin API: mints tokens, moves keys, breaks the key set, counts
+//	LAMBDA_URL      the Lambda host's control: cold starts and counters
+//	TARGET          the target's name, for messages
+//	TARGET_CAN      what it can do, separated by commas: mint, rotate, outage, freeze, count
+//	JWKS_TTL JWKS_MAX_STALE LEEWAY MAX_TOKEN_AGE
+//	                the authorizer's settings, as it has them; unset: its defaults
+//
+// Each case says what it needs. What the target lacks is skipped and listed by name at the end.
+package e2e

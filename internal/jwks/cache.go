@@ -1,0 +1,280 @@
+package jwks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	fetchTime     = 3 * time.Second        // a fetch takes no longer, by whatever clock
+	dueWait       = time.Second            // how long a request waits for fresh keys while old ones may serve
+	deadlineSpare = 200 * time.Millisecond // what a waiter leaves of its deadline for the answer
+	maxBackoff    = 30 * time.Second
+	clockSkew     = 30 * time.Second // how far the wall clock may step back before ages count as due
+
+	askBurst    = 3                // fetches for unknown kids at once
+	askEvery    = 10 * time.Second // one more each
+	recentFetch = 10 * time.Second // a set asked for this lately knows every kid that exists
+)
+
+// A Cache holds one issuer's keys in memory. Readers see an immutable snapshot; one fetch at a time is shared by
+// all who wait for it. Its methods are safe for concurrent use.
+//
+// Ages are taken by the wall clock: the process may be frozen for hours, in the middle of anything.
+type Cache struct {
+	URI      string           // of the JWKS; required
+	Client   *http.Client     // required
+	TTL      time.Duration    // how long keys are fresh
+	MaxStale time.Duration    // how old they may grow while the issuer cannot be reached
+	Now      func() time.Time // required
+	Log      *slog.Logger     // required
+
+	current atomic.Pointer[snapshot] // nil until the first set
+
+	mu       sync.Mutex
+	flight   *flight // the fetch in progress, if any
+	failures int     // in a row
+	failedAt time.Time
+	turns    turns
+}
+
+type snapshot struct {
+	set  *Set
+	sent time.Time // when its request was sent
+}
+
+// A flight is one fetch. done is closed when its outcome stands.
+type flight struct {
+	sent   time.Time
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error // after done
+}
+
+var (
+	errBackoff   = errors.New("not asking again yet after a failed fetch")
+	errEmptySet  = errors.New("the issuer publishes an empty key set")
+	errNotAsking = errors.New("unknown kid, and too many were asked for to fetch the keys again yet")
+)
+
+// Verifiers returns the keys under kid that fit alg, and whether the issuer has that kid. It asks the issuer when the
+// keys in memory are older than TTL or do not know the kid, within the limits of back-off and turns. An error means
+// that no answer could be had: no keys young enough, or nobody to ask about the kid.
+func (c *Cache) Verifiers(ctx context.Context, kid, alg string) (fit []Verifier, known bool, err error) {
+	now := c.now()
+	s := c.current.Load()
+	fresh := s != nil && age(s.sent, now) < c.TTL
+	if fresh {
+		if fit, known = s.set.verifiers(kid, alg); known {
+			return fit, true, nil
+		}
+	}
+	if s != nil && now.Sub(s.sent) <= c.MaxStale {
+		fit, known = s.set.verifiers(kid, alg)
+	}
+
+	f, err := c.join(now, fresh)
+	if err == nil {
+		wait := fetchTime
+		if known {
+			wait = dueWait
+		}
+		err = f.wait(ctx, wait)
+	}
+	if err != nil {
+		if known {
+			return fit, true, nil // old keys serve
+		}
+		if errors.Is(err, errNotAsking) && age(s.sent, now) < recentFetch && s.set.entries > 0 {
+			return nil, false, nil
+		}
+		return nil, false, fmt.Errorf("keys of %s: %w", c.URI, err)
+	}
+
+	set := c.current.Load().set
+	if set.entries == 0 {
+		return nil, false, fmt.Errorf("keys of %s: %w", c.URI, errEmptySet)
+	}
+	fit, known = set.verifiers(kid, alg)
+	return fit, known, nil
+}
+
+// Refresh fetches the keys for the start of the process and returns when they are there, when the fetch failed, or
+// when ctx is done.
+func (c *Cache) Refresh(ctx context.Context) error {
+	f, err := c.join(c.now(), false)
+	if err == nil {
+		err = f.wait(ctx, fetchTime)
+	}
+	if err != nil {
+		return fmt.Errorf("keys of %s: %w", c.URI, err)
+	}
+	return nil
+}
+
+// Age returns how old the keys are since their request was sent; ok is false without keys.
+func (c *Cache) Age() (d time.Duration, ok bool) {
+	s := c.current.Load()
+	if s == nil {
+		return 0, false
+	}
+	return max(0, c.now().Sub(s.sent)), true
+}
+
+// join returns the fetch in progress or starts one. fresh says that the keys in memory would do but for an
+// unknown kid; starting a fetch then takes a turn.
+func (c *Cache) join(now time.Time, fresh bool) (*flight, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failures > 0 && age(c.failedAt, now) < backoff(c.failures) {
+		return nil, errBackoff
+	}
+	if f := c.flight; f != nil {
+		if age(f.sent, now) < fetchTime {
+			return f, nil
+		}
+		f.cancel() // frozen in mid-flight: whatever it brings is too old
+	}
+	if fresh && !c.turns.take(now) {
+		return nil, errNotAsking
+	}
+	// Its own context, because an invocation's dies with the invocation.
+	ctx, cancel := context.WithTimeout(context.Background(), fetchTime)
+	f := &flight{sent: now, cancel: cancel, done: make(chan struct{})}
+	c.flight = f
+	go c.run(ctx, f, fresh)
+	return f, nil
+}
+
+// run fetches, installs what came and settles the flight.
+func (c *Cache) run(ctx context.Context, f *flight, tookTurn bool) {
+	defer f.cancel()
+	awake := c.watch(ctx)
+	set, err := fetch(ctx, c.Client, c.URI, c.current.Load(), c.Log)
+	slept := awake()
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer close(f.done)
+	took := c.now().Sub(f.sent)
+	if err == nil && took > fetchTime {
+		err = fmt.Errorf("the reply took %v, at most %v count", took.Round(time.Millisecond), fetchTime)
+	}
+	if c.flight != f {
+		f.err = errors.Join(err, errors.New("replaced by a younger fetch"))
+		return
+	}
+	f.err = err
+	c.flight = nil
+	if err == nil {
+		c.current.Store(&snapshot{set, f.sent})
+		c.failures = 0
+		c.Log.Info("keys fetched", "uri", c.URI, "keys", set.entries, "ms", took.Milliseconds())
+		return
+	}
+	if tookTurn {
+		c.turns.giveBack()
+	}
+	if !slept {
+		c.failures++
+		c.failedAt = c.now()
+	}
+	c.Log.Warn("fetching keys", "uri", c.URI, "error", err.Error(), "ms", took.Milliseconds(), "frozen", slept)
+}
+
+// watch notices that the process was frozen: its ticks then come late. The function that it returns ends the watch
+// and says so. A fetch that died of a freeze tells nothing about the issuer.
+func (c *Cache) watch(ctx context.Context) (slept func() bool) {
+	const tick, late = 100 * time.Millisecond, 500 * time.Millisecond
+	var mu sync.Mutex
+	last, frozen := c.now(), false
+	look := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		now := c.now()
+		frozen = frozen || now.Sub(last) > late
+		last = now
+		return frozen
+	}
+	ctx, stop := context.WithCancel(ctx)
+	go func() {
+		t := time.NewTicker(tick)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+				look()
+			}
+		}
+	}()
+	return func() bool { stop(); return look() }
+}
+
+// wait returns the flight's outcome, or an error when limit or ctx's deadline, less what the answer needs, comes first.
+func (f *flight) wait(ctx context.Context, limit time.Duration) error {
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline)-deadlineSpare)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the fetch: %w", ctx.Err())
+	}
+}
+
+// now strips the monotonic reading, which a suspended machine does not advance.
+func (c *Cache) now() time.Time { return c.Now().Round(0) }
+
+// age is how long ago t was. A clock that stepped back a little makes it zero; one that stepped back further
+// makes it endless, so that what depends on it is asked for anew.
+func age(t, now time.Time) time.Duration {
+	d := now.Sub(t)
+	switch {
+	case d < -clockSkew:
+		return 1<<63 - 1
+	case d < 0:
+		return 0
+	}
+	return d
+}
+
+// backoff is 1 s after the first failure, doubling to 30 s.
+func backoff(failures int) time.Duration {
+	return min(time.Second<<min(failures-1, 5), maxBackoff)
+}
+
+// turns limits the fetches that unknown kids cause: a burst of 3, and one more each 10 s. Nobody waits for a turn.
+type turns struct {
+	used int       // out of askBurst
+	last time.Time // when used last shrank, or began to grow
+}
+
+func (t *turns) take(now time.Time) bool {
+	if t.used > 0 {
+		if n := int(min(age(t.last, now)/askEvery, askBurst)); n > 0 {
+			t.used = max(0, t.used-n)
+			t.last = t.last.Add(time.Duration(n) * askEvery)
+		}
+	}
+	if t.used == 0 {
+		t.last = now
+	}
+	if t.used == askBurst {
+		return false
+	}
+	t.used++
+	return true
+}
+
+func (t *turns) giveBack() { t.used = max(0, t.used-1) }

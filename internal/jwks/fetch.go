@@ -1,0 +1,88 @@
+package jwks
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+)
+
+const maxBody = 1 << 20 // bytes of a JWKS reply
+
+// NewClient returns the HTTP client for a Cache: without keep-alives, for a connection does not survive the freezing
+// of the process, and without redirects, for the JWKS is where the configuration says.
+func NewClient() *http.Client {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.DisableKeepAlives = true
+	t.MaxResponseHeaderBytes = 64 << 10
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetHTTP1(true) // one request per connection: HTTP/2 would only cost CPU
+	return &http.Client{
+		Transport:     t,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// CheckURL says what is wrong with the URL of an issuer or a JWKS: it must be https, except on a loopback host, and
+// have no userinfo, query or fragment.
+func CheckURL(text string) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return fmt.Errorf("not a URL")
+	case u.Host == "" || u.Hostname() == "":
+		return fmt.Errorf("not an absolute URL with a host")
+	case u.Scheme != "https" && !(u.Scheme == "http" && loopback(u.Hostname())):
+		return fmt.Errorf("its scheme is not https")
+	case u.User != nil:
+		return fmt.Errorf("it holds userinfo")
+	case u.RawQuery != "" || u.ForceQuery:
+		return fmt.Errorf("it holds a query")
+	case u.Fragment != "" || text[len(text)-1] == '#':
+		return fmt.Errorf("it holds a fragment")
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
+}
+
+// fetch asks for the key set at uri. When the reply is the text that old came from, it returns old's set.
+func fetch(ctx context.Context, client *http.Client, uri string, old *snapshot, log *slog.Logger) (*Set, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, uri, nil)
+	if err != nil {
+		return nil, fmt.Errorf("fetching: %w", err)
+	}
+	req.Header.Set("Accept", "application/jwk-set+json, application/json")
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("fetching: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("fetching: status %d", resp.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the reply: %w", err)
+	}
+	if len(body) > maxBody {
+		return nil, fmt.Errorf("reading the reply: more than %d bytes", maxBody)
+	}
+	if old != nil && old.set.hash == sha256.Sum256(body) {
+		return old.set, nil
+	}
+	set, skipped, err := Parse(body)
+	for _, s := range skipped {
+		log.Warn("key skipped", "uri", uri, "kty", s.KeyType, "kid", s.KeyID, "why", s.Why)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the reply: %w", err)
+	}
+	return set, nil
+}

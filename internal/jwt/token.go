@@ -1,0 +1,226 @@
+// Package jwt verifies JSON Web Tokens signed in JWS compact form (RFC 7515, RFC 7519).
+//
+// It does no I/O and has no clock of its own: keys come from a KeySource, the time from Verifier.Now.
+package jwt
+
+import (
+	"bytes"
+	"encoding/base64"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+const (
+	maxTokenBytes = 8 << 10
+	maxDepth      = 64
+)
+
+// A compact is a token in its three parts, decoded (RFC 7515 §7.1).
+type compact struct {
+	header, payload, signature []byte
+	signed                     string // "header.payload" as it stands in the token: what the signature covers
+}
+
+// bearer returns the credentials of an Authorization value with the Bearer scheme, which matches in any
+// case (RFC 9110 §11.1) and is followed by exactly one space.
+func bearer(authorization string) (token string, ok bool) {
+	scheme, token, ok := strings.Cut(authorization, " ")
+	return token, ok && strings.EqualFold(scheme, "Bearer")
+}
+
+// parseCompact splits and decodes token. What it accepts has one spelling only: encoding the parts anew
+// gives the same bytes.
+func parseCompact(token string) (c compact, ok bool) {
+	if len(token) > maxTokenBytes || strings.ContainsAny(token, "\r\n") {
+		return c, false // base64 skips CR and LF, even when strict
+	}
+	header, rest, ok := strings.Cut(token, ".")
+	if !ok {
+		return c, false
+	}
+	payload, signature, ok := strings.Cut(rest, ".")
+	if !ok || header == "" || payload == "" || signature == "" {
+		return c, false
+	}
+	buf := make([]byte, 0, len(token))
+	for _, part := range []struct {
+		text string
+		to   *[]byte
+	}{{header, &c.header}, {payload, &c.payload}, {signature, &c.signature}} {
+		start := len(buf)
+		var err error
+		if buf, err = base64.RawURLEncoding.Strict().AppendDecode(buf, []byte(part.text)); err != nil {
+			return c, false
+		}
+		*part.to = buf[start:len(buf):len(buf)]
+	}
+	c.signed = token[:len(header)+1+len(payload)]
+	return c, true
+}
+
+// A Member is one member of a JSON object: its unescaped name and its value as it was spelled.
+type Member struct {
+	Name  string
+	Value jsontext.Value
+}
+
+// parseObject reads the members of the JSON object that data is. It refuses invalid UTF-8, duplicate
+// names at any depth (RFC 7515 §4, RFC 7519 §4), nesting deeper than 64 and anything after the object.
+// Values are slices of data.
+func parseObject(data []byte) (members []Member, ok bool) {
+	if tooDeep(data) {
+		return nil, false
+	}
+	d := jsontext.NewDecoder(bytes.NewBuffer(data))
+	if d.PeekKind() != '{' {
+		return nil, false
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return nil, false
+	}
+	members = make([]Member, 0, 8)
+	for d.PeekKind() == '"' {
+		name, err := d.ReadToken()
+		if err != nil {
+			return nil, false
+		}
+		m := Member{Name: name.String()}
+		value, err := d.ReadValue()
+		if err != nil {
+			return nil, false
+		}
+		// The decoder's buffer is data itself, but its contract does not say so.
+		end := d.InputOffset()
+		m.Value = data[end-int64(len(value)) : end : end]
+		members = append(members, m)
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return nil, false
+	}
+	_, err := d.ReadToken()
+	return members, err == io.EOF
+}
+
+// tooDeep reports whether JSON text nests deeper than maxDepth. On text that is not JSON it may say
+// anything: the decoder judges that afterwards.
+func tooDeep(data []byte) bool {
+	depth, quoted := 0, false
+	for i := 0; i < len(data); i++ {
+		switch data[i] {
+		case '\\':
+			i++
+		case '"':
+			quoted = !quoted
+		case '{', '[':
+			if !quoted {
+				if depth++; depth > maxDepth {
+					return true
+				}
+			}
+		case '}', ']':
+			if !quoted {
+				depth--
+			}
+		}
+	}
+	return false
+}
+
+// A header holds the members of a JOSE header that this package reads (RFC 7515 §4.1).
+type header struct {
+	alg, kid, typ string
+	hasTyp        bool
+	critical      bool // a crit or b64 member, whatever its value
+}
+
+func parseHeader(data []byte) (h header, ok bool) {
+	members, ok := parseObject(data)
+	for _, m := range members {
+		switch m.Name {
+		case "alg":
+			h.alg, ok = text(m.Value, ok)
+		case "kid":
+			h.kid, ok = text(m.Value, ok)
+		case "typ":
+			h.typ, ok = text(m.Value, ok)
+			h.hasTyp = true
+		case "crit", "b64":
+			h.critical = true
+		}
+	}
+	return h, ok
+}
+
+// A NumericDate is a time in seconds since 1970 (RFC 7519 §2); ok is whether the claim is present.
+type numericDate struct {
+	seconds float64
+	ok      bool
+}
+
+func parseClaims(payload []byte) (c Claims, ok bool) {
+	c.JSON = payload
+	c.Members, ok = parseObject(payload)
+	for _, m := range c.Members {
+		switch m.Name {
+		case "iss":
+			c.issuer, ok = text(m.Value, ok)
+		case "exp":
+			c.expiry, ok = date(m.Value, ok)
+		case "nbf":
+			c.notBefore, ok = date(m.Value, ok)
+		case "iat":
+			c.issuedAt, ok = date(m.Value, ok)
+		case "aud":
+			c.audience, ok = texts(m.Value, ok)
+		}
+	}
+	return c, ok
+}
+
+// text, date and texts read one value and carry on whether everything before was right.
+
+func text(v jsontext.Value, ok bool) (string, bool) {
+	if v.Kind() != '"' {
+		return "", false
+	}
+	if bytes.IndexByte(v, '\\') < 0 {
+		return string(v[1 : len(v)-1]), ok
+	}
+	s, err := jsontext.AppendUnquote(nil, v)
+	return string(s), ok && err == nil
+}
+
+func date(v jsontext.Value, ok bool) (numericDate, bool) {
+	if v.Kind() != '0' {
+		return numericDate{}, false
+	}
+	seconds, err := strconv.ParseFloat(string(v), 64)
+	return numericDate{seconds, true}, ok && err == nil
+}
+
+func texts(v jsontext.Value, ok bool) ([]string, bool) {
+	if v.Kind() != '[' {
+		s, ok := text(v, ok)
+		return []string{s}, ok
+	}
+	list := []string{}
+	d := jsontext.NewDecoder(bytes.NewReader(v))
+	if _, err := d.ReadToken(); err != nil {
+		return nil, false
+	}
+	for d.PeekKind() != ']' {
+		item, err := d.ReadValue()
+		if err != nil {
+			return nil, false
+		}
+		s, good := text(item, true)
+		if !good {
+			return nil, false
+		}
+		list = append(list, s)
+	}
+	return list, ok
+}

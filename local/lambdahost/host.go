@@ -1,0 +1,188 @@
+// Package lambdahost runs a Lambda function's own binary the way Lambda does: through the Runtime API, one invocation
+// at a time per process, frozen in between.
+package lambdahost
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Function describes what a Host runs.
+type Function struct {
+	Name   string   // logical id; marks log lines
+	Binary string   // the bootstrap
+	Env    []string // KEY=value, on top of what Lambda itself sets; nothing is inherited
+
+	MemoryMB    int           // told to the function, not enforced; 0: 128
+	Timeout     time.Duration // of an invocation, from the moment the event is handed out; 0: 3 s
+	InitTimeout time.Duration // until the process first asks for an event; 0: 10 s
+	IdleTimeout time.Duration // after which a frozen process is ended; 0: 10 min
+
+	Log io.Writer // the function's output, one Write per line; nil: discarded
+}
+
+// Result is a function's answer. With FunctionError the payload is the error's JSON (errorMessage, errorType).
+type Result struct {
+	Payload       []byte
+	FunctionError bool
+}
+
+// Counters say what a Host has done so far, and how many processes it has now.
+type Counters struct {
+	Invocations int `json:"invocations"`
+	Starts      int `json:"starts"`
+	Processes   int `json:"processes"`
+}
+
+// Host runs the processes of one function.
+type Host struct {
+	fn      Function
+	running sync.WaitGroup // one per process, one per log pipe
+	logMu   sync.Mutex
+
+	mu          sync.Mutex // guards all below, and the processes' own state
+	closed      bool
+	live        map[*process]bool
+	idle        []*process // frozen, the last used one at the end
+	invocations int
+	starts      int
+}
+
+// New starts nothing: the first invocation does, as Lambda has it.
+func New(fn Function) *Host {
+	fn.MemoryMB = cmp.Or(fn.MemoryMB, 128)
+	fn.Timeout = cmp.Or(fn.Timeout, 3*time.Second)
+	fn.InitTimeout = cmp.Or(fn.InitTimeout, 10*time.Second)
+	fn.IdleTimeout = cmp.Or(fn.IdleTimeout, 10*time.Minute)
+	if fn.Log == nil {
+		fn.Log = io.Discard
+	}
+	if abs, err := filepath.Abs(fn.Binary); err == nil {
+		fn.Binary = abs // it is run in its own directory
+	}
+	return &Host{fn: fn, live: map[*process]bool{}}
+}
+
+// invocation is one event on its way through a process.
+type invocation struct {
+	id       string
+	payload  []byte
+	initOnly bool // over as soon as INIT is: there is no event to hand out
+
+	handedOut bool
+	answered  bool
+	result    Result
+	done      chan struct{} // closed when the process has been frozen again, or is gone
+}
+
+// Invoke hands the event to a frozen process, or to a new one when there is none. It returns when that process is frozen
+// again, so that whoever invokes next meets a process that stands still. Whatever goes wrong in the function is a Result;
+// an error says that it could not be started or that ctx ended. As with Lambda, the function then runs on to its deadline.
+func (h *Host) Invoke(ctx context.Context, payload []byte) (Result, error) {
+	return h.run(ctx, &invocation{payload: payload})
+}
+
+// Start takes a new process through INIT and leaves it frozen.
+func (h *Host) Start(ctx context.Context) error {
+	res, err := h.run(ctx, &invocation{initOnly: true})
+	if err == nil && res.FunctionError {
+		return fmt.Errorf("starting %s: %s", h.fn.Name, res.Payload)
+	}
+	return err
+}
+
+func (h *Host) run(ctx context.Context, inv *invocation) (Result, error) {
+	inv.id, inv.done = newID(), make(chan struct{})
+	if err := h.dispatch(inv); err != nil {
+		return Result{}, err
+	}
+	select {
+	case <-inv.done:
+		return inv.result, nil
+	case <-ctx.Done():
+		return Result{}, fmt.Errorf("invoking %s: %w", h.fn.Name, ctx.Err())
+	}
+}
+
+func (h *Host) dispatch(inv *invocation) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return errors.New("invoking " + h.fn.Name + ": its host is closed")
+	}
+	if !inv.initOnly {
+		h.invocations++
+		if n := len(h.idle); n > 0 {
+			p := h.idle[n-1]
+			h.idle = h.idle[:n-1]
+			p.timer.Stop()
+			p.current = inv
+			p.work <- inv
+			return nil
+		}
+	}
+	if err := h.spawn(inv); err != nil {
+		return fmt.Errorf("starting %s: %w", h.fn.Name, err)
+	}
+	return nil
+}
+
+// park completes the process's invocation; from here on the next one may have it.
+func (h *Host) park(p *process) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p.ending || !h.live[p] {
+		return // its exit completes the invocation
+	}
+	h.idle = append(h.idle, p)
+	p.limit(h.fn.IdleTimeout, Result{})
+	close(p.current.done)
+	p.current = nil
+}
+
+// Recycle ends all processes and returns when they are gone. Invocations under way fail.
+func (h *Host) Recycle() {
+	h.mu.Lock()
+	leaving := slices.Collect(maps.Keys(h.live))
+	for _, p := range leaving {
+		p.end(failed("Sandbox.Failure", "-", "the process was ended by its host"))
+	}
+	h.mu.Unlock()
+	for _, p := range leaving {
+		<-p.exited
+	}
+}
+
+// Counters may be read at any time.
+func (h *Host) Counters() Counters {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return Counters{h.invocations, h.starts, len(h.live)}
+}
+
+// Close ends all processes for good.
+func (h *Host) Close() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.Recycle()
+	h.running.Wait()
+}
+
+func (h *Host) logLine(line string) {
+	h.logMu.Lock()
+	defer h.logMu.Unlock()
+	fmt.Fprintf(h.fn.Log, "%s | %s\n", h.fn.Name, line)
+}
+
+func (h *Host) forget(p *process) {
+	h.idle = slices.DeleteFunc(h.idle, func(q *process) bool { return q == p })
+}

@@ -1,0 +1,452 @@
+package lambdahost
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-lambda-go/lambdacontext"
+)
+
+// The test binary is the function, too: a Host starts it with FUNCTION=1.
+func TestMain(m *testing.M) {
+	if os.Getenv("FUNCTION") == "" {
+		os.Exit(m.Run())
+	}
+	switch os.Getenv("INIT") {
+	case "exit":
+		os.Exit(7)
+	case "hang":
+		select {}
+	case "error":
+		url := "http://" + os.Getenv("AWS_LAMBDA_RUNTIME_API") + "/2018-06-01/runtime/init/error"
+		http.Post(url, "application/json", strings.NewReader(`{"errorMessage":"no keys","errorType":"Init"}`))
+		select {}
+	}
+	lambda.Start(handle)
+}
+
+type event struct{ Do, Arg string }
+
+func handle(ctx context.Context, e event) (any, error) {
+	lc, _ := lambdacontext.FromContext(ctx)
+	deadline, _ := ctx.Deadline()
+	switch e.Do {
+	case "error":
+		return nil, errors.New(e.Arg)
+	case "panic":
+		panic(e.Arg)
+	case "exit":
+		os.Exit(3)
+	case "exit0":
+		os.Exit(0)
+	case "hang":
+		select {}
+	case "sleep":
+		d, _ := time.ParseDuration(e.Arg)
+		time.Sleep(d)
+	case "huge":
+		return strings.Repeat("x", maxResponse), nil
+	case "log":
+		fmt.Fprintln(os.Stderr, "first\nsecond")
+		fmt.Print("third") // no newline: written when the process ends
+	case "tick":
+		go tick(e.Arg)
+	case "meet": // waits until as many processes as there are connections to it have arrived
+		c, err := net.Dial("tcp", e.Arg)
+		if err != nil {
+			return nil, err
+		}
+		io.Copy(io.Discard, c)
+	}
+	return map[string]any{
+		"pid": os.Getpid(), "id": lc.AwsRequestID, "arn": lc.InvokedFunctionArn, "left": time.Until(deadline).Seconds(),
+		"name": os.Getenv("AWS_LAMBDA_FUNCTION_NAME"), "home": os.Getenv("HOME"), "extra": os.Getenv("EXTRA"),
+	}, nil
+}
+
+// tick sends a datagram every millisecond, for as long as the process lives.
+func tick(to string) {
+	c, err := net.Dial("udp", to)
+	if err != nil {
+		panic(err)
+	}
+	for range time.Tick(time.Millisecond) {
+		c.Write([]byte("tick"))
+	}
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func newHost(t *testing.T, change func(*Function)) *Host {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fn := Function{Name: "Fn", Binary: self, Env: []string{"FUNCTION=1", "EXTRA=given"}, Timeout: 20 * time.Second}
+	if change != nil {
+		change(&fn)
+	}
+	h := New(fn)
+	t.Cleanup(h.Close)
+	return h
+}
+
+type reply struct {
+	PID                    int
+	ID, Arn                string
+	Left                   float64
+	Name, Home, Extra      string
+	ErrorMessage, ErrorTyp string
+}
+
+func invoke(t *testing.T, h *Host, do, arg string) (Result, reply) {
+	t.Helper()
+	payload, _ := json.Marshal(event{do, arg})
+	res, err := h.Invoke(t.Context(), payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rep reply
+	if err := json.Unmarshal(res.Payload, &rep); err != nil && do != "huge" {
+		t.Fatalf("%s: payload %q: %v", do, res.Payload, err)
+	}
+	return res, rep
+}
+
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not seen in 20 s: %s", what)
+		}
+	}
+}
+
+func TestInvoke(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, nil)
+	res, first := invoke(t, h, "", "")
+	if res.FunctionError || first.PID == 0 || first.PID == os.Getpid() {
+		t.Fatalf("first answer: %+v", first)
+	}
+	if first.Name != "Fn" || first.Extra != "given" || first.Home != "" {
+		t.Errorf("environment: %+v", first)
+	}
+	if len(first.ID) != 36 || first.Arn != "arn:aws:lambda:us-east-1:123456789012:function:Fn" {
+		t.Errorf("context: %+v", first)
+	}
+	if first.Left < 10 || first.Left > 20 {
+		t.Errorf("%v s left of 20", first.Left)
+	}
+	for range 5 {
+		if _, next := invoke(t, h, "", ""); next.PID != first.PID || next.ID == first.ID {
+			t.Errorf("invocation after another: %+v, the first was %+v", next, first)
+		}
+	}
+	if got, want := h.Counters(), (Counters{Invocations: 6, Starts: 1, Processes: 1}); got != want {
+		t.Errorf("counters %+v, want %+v", got, want)
+	}
+}
+
+func TestFunctionErrors(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		do, arg string
+		init    string
+		timeout time.Duration
+		want    string // the error message, or its end
+		exact   bool
+		starts  int // after one more, good, invocation
+	}{
+		"error":        {do: "error", arg: "Unauthorized", want: "Unauthorized", exact: true, starts: 1},
+		"panic":        {do: "panic", arg: "ouch", want: "ouch", exact: true, starts: 2},
+		"exit status":  {do: "exit", want: "Runtime exited with error: exit status 3", starts: 2},
+		"exit 0":       {do: "exit0", want: "Runtime exited without providing a reason", starts: 2},
+		"timeout":      {do: "hang", timeout: 300 * time.Millisecond, want: "Task timed out after 0.30 seconds", starts: 2},
+		"too large":    {do: "huge", want: "Runtime exited with error: exit status 1", starts: 2},
+		"init exits":   {init: "exit", want: "Runtime exited with error: exit status 7", starts: 2},
+		"init error":   {init: "error", want: "no keys", exact: true, starts: 2},
+		"init timeout": {init: "hang", want: "Task timed out after 1.50 seconds", starts: 2},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t, func(fn *Function) {
+				if tt.timeout > 0 {
+					fn.Timeout = tt.timeout
+				}
+				if tt.init == "hang" {
+					fn.InitTimeout = 1500 * time.Millisecond
+				}
+				fn.Env = append(fn.Env, "INIT="+tt.init)
+			})
+			res, _ := invoke(t, h, tt.do, tt.arg)
+			var e struct{ ErrorMessage, ErrorType string }
+			if err := json.Unmarshal(res.Payload, &e); err != nil || !res.FunctionError {
+				t.Fatalf("result %q, function error %v: %v", res.Payload, res.FunctionError, err)
+			}
+			if !strings.HasSuffix(e.ErrorMessage, tt.want) || tt.exact && e.ErrorMessage != tt.want {
+				t.Errorf("message %q, want %q", e.ErrorMessage, tt.want)
+			}
+			if e.ErrorType == "" {
+				t.Error("no error type")
+			}
+			// A process that is to die by itself may be a moment behind its answer.
+			if tt.starts == 2 {
+				waitFor(t, "the process's end", func() bool { return h.Counters().Processes == 0 })
+			}
+			res, _ = invoke(t, h, "", "")
+			if res.FunctionError != (tt.init != "") {
+				t.Errorf("afterwards: %q, function error %v", res.Payload, res.FunctionError)
+			}
+			if got := h.Counters().Starts; got != tt.starts {
+				t.Errorf("%d starts, want %d", got, tt.starts)
+			}
+		})
+	}
+}
+
+func TestNotStarted(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, func(fn *Function) { fn.Binary = t.TempDir() + "/bootstrap" })
+	if _, err := h.Invoke(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "starting Fn: ") {
+		t.Errorf("missing binary: %v", err)
+	}
+	h.Close()
+	if _, err := h.Invoke(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "closed") {
+		t.Errorf("closed host: %v", err)
+	}
+}
+
+// Both are in the function at once, so there must be two processes; afterwards both are reused.
+func TestConcurrentInvocations(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	h := newHost(t, nil)
+	pids := make(chan int, 2)
+	for range 2 {
+		go func() {
+			payload, _ := json.Marshal(event{"meet", ln.Addr().String()})
+			res, err := h.Invoke(t.Context(), payload)
+			var rep reply
+			if err == nil {
+				err = json.Unmarshal(res.Payload, &rep)
+			}
+			if err != nil || res.FunctionError {
+				t.Errorf("%s: %v", res.Payload, err)
+			}
+			pids <- rep.PID
+		}()
+	}
+	a, errA := ln.Accept()
+	b, errB := ln.Accept()
+	if errA != nil || errB != nil {
+		t.Fatal(errA, errB)
+	}
+	a.Close()
+	b.Close()
+	first, second := <-pids, <-pids
+	if first == second {
+		t.Errorf("both ran in process %d", first)
+	}
+	if _, rep := invoke(t, h, "", ""); rep.PID != first && rep.PID != second {
+		t.Errorf("process %d served the third, want %d or %d", rep.PID, first, second)
+	}
+	if got, want := h.Counters(), (Counters{Invocations: 3, Starts: 2, Processes: 2}); got != want {
+		t.Errorf("counters %+v, want %+v", got, want)
+	}
+}
+
+func TestFreeze(t *testing.T) {
+	t.Parallel()
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	buf := make([]byte, 16)
+	// ticks counts datagrams until there is none for 200 ms, or until there are most.
+	ticks := func(most int) (n int) {
+		for ; n < most; n++ {
+			pc.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+			if _, _, err := pc.ReadFrom(buf); err != nil {
+				return n
+			}
+		}
+		return n
+	}
+
+	h := newHost(t, nil)
+	if _, rep := invoke(t, h, "tick", pc.LocalAddr().String()); rep.PID == 0 {
+		t.Fatal("no answer")
+	}
+	const many = 5000 // five seconds of them, more than a socket's buffer holds
+	for round := range 3 {
+		if n := ticks(many); n == many {
+			t.Fatalf("round %d: it ticks while it should stand still", round)
+		}
+		invoke(t, h, "sleep", "50ms")
+		if n := ticks(3); n < 3 {
+			t.Fatalf("round %d: %d ticks in an invocation of 50 ms", round, n)
+		}
+	}
+	if got := h.Counters().Starts; got != 1 {
+		t.Errorf("%d starts, want 1", got)
+	}
+}
+
+func TestIdleProcessesAreReaped(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, func(fn *Function) { fn.IdleTimeout = 50 * time.Millisecond })
+	_, first := invoke(t, h, "", "")
+	waitFor(t, "no process", func() bool { return h.Counters().Processes == 0 })
+	if _, second := invoke(t, h, "", ""); second.PID == first.PID {
+		t.Error("the reaped process answered")
+	}
+}
+
+func TestLog(t *testing.T) {
+	t.Parallel()
+	var log syncBuffer
+	h := newHost(t, func(fn *Function) { fn.Log = &log })
+	invoke(t, h, "log", "")
+	waitFor(t, "two lines", func() bool { return strings.Count(log.String(), "\n") == 2 })
+	invoke(t, h, "exit", "")
+	h.Close()
+	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+	for i, line := range lines {
+		if !strings.HasPrefix(line, "Fn | ") {
+			t.Errorf("line %d has no prefix: %q", i, line)
+		}
+	}
+	for _, want := range []string{"Fn | first\nFn | second\n", "Fn | third\n", "exit status 3"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("log lacks %q:\n%s", want, log.String())
+		}
+	}
+}
+
+func TestCloseEndsInvocations(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	h := newHost(t, nil)
+	got := make(chan Result, 1)
+	go func() {
+		payload, _ := json.Marshal(event{"meet", ln.Addr().String()})
+		res, _ := h.Invoke(t.Context(), payload)
+		got <- res
+	}()
+	c, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	h.Close()
+	if res := <-got; !res.FunctionError || !strings.Contains(string(res.Payload), "ended by its host") {
+		t.Errorf("result %q", res.Payload)
+	}
+	if n := h.Counters().Processes; n != 0 {
+		t.Errorf("%d processes left", n)
+	}
+}
+
+// The caller may leave; the function's process stays usable.
+func TestCallerLeaves(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, nil)
+	_, first := invoke(t, h, "", "")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := h.Invoke(ctx, []byte(`{"Do":"sleep","Arg":"200ms"}`)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v", err)
+	}
+	waitFor(t, "the process being idle again", func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return len(h.idle) == 1
+	})
+	if _, rep := invoke(t, h, "", ""); rep.PID != first.PID {
+		t.Errorf("process %d, want %d", rep.PID, first.PID)
+	}
+}
+
+func TestControl(t *testing.T) {
+	t.Parallel()
+	good := newHost(t, nil)
+	bad := newHost(t, func(fn *Function) { fn.Name, fn.Env = "Bad", append(fn.Env, "INIT=error") })
+	srv := httptest.NewServer(Control(good, bad))
+	defer srv.Close()
+
+	call := func(method, path string) (int, string) {
+		req, _ := http.NewRequest(method, srv.URL+path, nil)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		body, _ := io.ReadAll(res.Body)
+		return res.StatusCode, strings.TrimSpace(string(body))
+	}
+	steps := []struct {
+		method, path string
+		status       int
+		want         string
+	}{
+		{"GET", "/_local/functions", 200, `{"Bad":{"invocations":0,"starts":0,"processes":0},"Fn":{"invocations":0,"starts":0,"processes":0}}`},
+		{"POST", "/_local/functions/Fn/start", 200, `{}`},
+		{"GET", "/_local/functions", 200, `{"Bad":{"invocations":0,"starts":0,"processes":0},"Fn":{"invocations":0,"starts":1,"processes":1}}`},
+		{"POST", "/_local/functions/Fn/recycle", 200, `{}`},
+		{"GET", "/_local/functions", 200, `{"Bad":{"invocations":0,"starts":0,"processes":0},"Fn":{"invocations":0,"starts":1,"processes":0}}`},
+		{"POST", "/_local/functions/Bad/start", 500, `{"error":"starting Bad: {\"errorMessage\":\"no keys\",\"errorType\":\"Init\"}"}`},
+		{"POST", "/_local/functions/Nobody/start", 404, "404 page not found"},
+	}
+	for _, s := range steps {
+		if status, body := call(s.method, s.path); status != s.status || body != s.want {
+			t.Fatalf("%s %s: %d %s, want %d %s", s.method, s.path, status, body, s.status, s.want)
+		}
+	}
+
+	// A process that was started ahead serves the next invocation.
+	call("POST", "/_local/functions/Fn/start")
+	invoke(t, good, "", "")
+	if got, want := good.Counters(), (Counters{Invocations: 1, Starts: 2, Processes: 1}); got != want {
+		t.Errorf("counters %+v, want %+v", got, want)
+	}
+}

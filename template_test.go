@@ -1,0 +1,518 @@
+// Package template_test checks in template.yaml, samconfig.toml and the Makefile what no linter sees.
+package template_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// object is a YAML mapping; its values are objects, lists of type []any and strings, however the scalar was written.
+// An intrinsic in its short form reads like its long one: !Ref X is {"Ref": "X"}.
+type object = map[string]any
+
+func value(n *yaml.Node) any {
+	var v any
+	switch n.Kind {
+	case yaml.DocumentNode:
+		return value(n.Content[0])
+	case yaml.MappingNode:
+		m := object{}
+		for i := 0; i < len(n.Content); i += 2 {
+			m[n.Content[i].Value] = value(n.Content[i+1])
+		}
+		v = m
+	case yaml.SequenceNode:
+		l := []any{}
+		for _, c := range n.Content {
+			l = append(l, value(c))
+		}
+		v = l
+	case yaml.ScalarNode:
+		v = n.Value
+	default:
+		// CloudFormation takes no aliases.
+		panic("template.yaml:" + strconv.Itoa(n.Line) + ": an alias")
+	}
+	if tag, ok := strings.CutPrefix(n.Tag, "!"); ok && !strings.HasPrefix(tag, "!") {
+		if tag != "Ref" && tag != "Condition" {
+			tag = "Fn::" + tag
+		}
+		return object{tag: v}
+	}
+	return v
+}
+
+func template(t *testing.T) object {
+	t.Helper()
+	var n yaml.Node
+	if err := yaml.Unmarshal([]byte(file(t, "template.yaml")), &n); err != nil {
+		t.Fatal(err)
+	}
+	return value(&n).(object)
+}
+
+func file(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// at walks down from v by member names; nil stands for anything that is not there.
+func at(v any, path ...string) any {
+	for _, p := range path {
+		m, _ := v.(object)
+		v = m[p]
+	}
+	return v
+}
+
+func text(v any, path ...string) string {
+	s, _ := at(v, path...).(string)
+	return s
+}
+
+func keys(v any) []string {
+	m, _ := v.(object)
+	return slices.Sorted(maps.Keys(m))
+}
+
+func equal(t *testing.T, what string, got, want any) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s is %v, not %v", what, got, want)
+	}
+}
+
+func ref(name string) any { return object{"Ref": name} }
+
+func getAtt(name string) any { return object{"Fn::GetAtt": name} }
+
+// whole compiles a pattern as CloudFormation and API Gateway apply theirs, to the whole of a value. Theirs are Java
+// expressions: none here uses anything that Go reads otherwise.
+func whole(t *testing.T, pattern string) *regexp.Regexp {
+	t.Helper()
+	re, err := regexp.Compile(`\A(?:` + pattern + `)\z`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return re
+}
+
+// variables are the authorizer's configuration: environment variable, parameter.
+var variables = map[string]string{
+	"ISSUER":          "Issuer",
+	"JWKS_URI":        "JwksUri",
+	"JWKS":            "Jwks",
+	"AUDIENCE":        "Audience",
+	"ALGORITHMS":      "Algorithms",
+	"LEEWAY":          "Leeway",
+	"MAX_TOKEN_AGE":   "MaxTokenAge",
+	"PRINCIPAL_CLAIM": "PrincipalClaim",
+	"JWKS_TTL":        "JwksTtl",
+	"JWKS_MAX_STALE":  "JwksMaxStale",
+	"POLICY_EXPIRY":   "PolicyExpiry",
+	"LOG_LEVEL":       "LogLevel",
+}
+
+func TestEveryVariableIsAParameter(t *testing.T) {
+	tmpl := template(t)
+	env := at(tmpl, "Resources", "AuthorizerFunction", "Properties", "Environment", "Variables")
+	want := object{}
+	for name, parameter := range variables {
+		want[name] = ref(parameter)
+		p := at(tmpl, "Parameters", parameter)
+		equal(t, parameter+"'s Type", at(p, "Type"), "String")
+		if !strings.Contains(text(p, "Description"), name) {
+			t.Errorf("%s's Description does not name %s", parameter, name)
+		}
+		// The defaults are the code's: here they could only drift from it.
+		if parameter == "Issuer" {
+			equal(t, "Issuer's Default", at(p, "Default"), nil)
+		} else {
+			equal(t, parameter+"'s Default", at(p, "Default"), "")
+		}
+	}
+	equal(t, "AuthorizerFunction's environment", env, want)
+	equal(t, "ProtectedFunction's environment", at(tmpl, "Resources", "ProtectedFunction", "Properties", "Environment"), nil)
+
+	literals := literalsOf(t, "authorizer")
+	for name := range variables {
+		if !literals[name] {
+			t.Errorf("authorizer/ never names %s", name)
+		}
+	}
+}
+
+// literalsOf returns the string literals in a package's code, its tests left out.
+func literalsOf(t *testing.T, dir string) map[string]bool {
+	t.Helper()
+	found := map[string]bool{}
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+				if s, err := strconv.Unquote(lit.Value); err == nil {
+					found[s] = true
+				}
+			}
+			return true
+		})
+	}
+	return found
+}
+
+func TestParametersAreDescribedAndConstrained(t *testing.T) {
+	tmpl := template(t)
+	body := file(t, "template.yaml")
+	for name, p := range tmpl["Parameters"].(object) {
+		if text(p, "Description") == "" || text(p, "ConstraintDescription") == "" {
+			t.Errorf("%s lacks a Description or a ConstraintDescription", name)
+		}
+		def, hasDefault := at(p, "Default").(string)
+		switch {
+		case at(p, "AllowedPattern") != nil:
+			re := whole(t, text(p, "AllowedPattern"))
+			if hasDefault && !re.MatchString(def) {
+				t.Errorf("%s's default %q does not match its pattern", name, def)
+			}
+		case at(p, "AllowedValues") != nil:
+			if hasDefault && !slices.Contains(at(p, "AllowedValues").([]any), any(def)) {
+				t.Errorf("%s's default %q is not among its values", name, def)
+			}
+		case at(p, "MinValue") == nil || at(p, "MaxValue") == nil:
+			t.Errorf("%s takes anything", name)
+		}
+		if !regexp.MustCompile(`!Ref ` + name + `\b|\$\{` + name + `\}`).MatchString(body) {
+			t.Errorf("%s is not used", name)
+		}
+	}
+	for name, want := range map[string]object{
+		"Architecture":     {"Default": "arm64", "AllowedValues": []any{"arm64", "x86_64"}},
+		"MemorySize":       {"MinValue": "128", "MaxValue": "10240"},
+		"XRay":             {"Default": "off", "AllowedValues": []any{"off", "on"}},
+		"StageName":        {"Default": "prod"},
+		"ReauthorizeEvery": {"Default": "300", "MinValue": "0", "MaxValue": "3600"},
+		"TokenHeader":      {"Default": "Authorization"},
+		"WithApi":          {"Default": "true", "AllowedValues": []any{"true", "false"}},
+		"PolicyExpiry":     {"AllowedValues": []any{"", "on", "off"}},
+		"LogLevel":         {"AllowedValues": []any{"", "DEBUG", "INFO", "WARN", "ERROR"}},
+	} {
+		for member, v := range want {
+			equal(t, name+"'s "+member, at(tmpl, "Parameters", name, member), v)
+		}
+	}
+}
+
+func TestPatterns(t *testing.T) {
+	durations := []string{"1s", "1.5h", "1h30m", "250ms"}
+	noDurations := []string{"5", "s", "-1s", "+1s", "1d", "1 s", "1s ", "1S", "1s,2s", ".s", "1.s"}
+	rows := []struct {
+		parameter string
+		good, bad []string
+	}{
+		{"Issuer", []string{
+			"https://a", "https://a.zuplo.app/__zuplo/issuer", "https://a.example:8443/", "https://a/b/,https://c/d",
+			"https://[2001:db8::1]:8443/x", "https://a/%7Eb;c=d@e", "http://localhost", "http://localhost:9000/__zuplo/issuer",
+			"http://127.0.0.1:9000", "http://127.255.0.3/x", "http://[::1]:9000/x", "https://a,http://127.0.0.1",
+		}, []string{
+			"", " ", ",", "a", "https://", "https:///x", "https://a,", ",https://a", "https://a,,https://b", "https://a, https://b", "https://a https://b",
+			" https://a", "https://a ", "https://a\n", "https://a\t", `"https://a"`, "'https://a'", "https://a/'", `https://a/"`,
+			"https://user@a", "https://user:word@a/", "https://a?x=1", "https://a/?", "https://a#f", "https://a/b#", "https://a:", "https://a:x",
+			"https://a/%zz", "https://a/%7", "https://a/ä", `https://a\b`, "HTTPS://a", "ftp://a", "//a", "https:a",
+			"http://a", "http://example.com/localhost", "http://localhost.example.com", "http://notlocalhost", "http://localhost@a", "http://127.0.0.1.example.com",
+			"http://127.0.0.256", "http://127.0.1", "http://127.0.0.01", "http://128.0.0.1", "http://127x0.0.1", "http://[::2]", "http://[::1]x", "http://10.0.0.1", "https://a,http://b",
+		}},
+		{"JwksUri", []string{
+			"", "https://a/.well-known/jwks.json", "https://a/keys?version=2&x=%20", "http://localhost:9000/jwks", "http://127.0.0.1/jwks", "http://[::1]/jwks",
+		}, []string{
+			" ", "a", "https://a/keys#x", "https://user@a/keys", "https://a/ keys", `https://a/"`, "https://a/'", "https://a,https://b", "http://a/keys", "http://127.0.0.1.example.com/", "https://a\n",
+		}},
+		{"Jwks", []string{
+			"", `{"keys":[]}`, ` { "keys": [{"kty":"OKP"}] } `, "{\n\"keys\":[]\n}\n",
+		}, []string{
+			// An unescaped key set on the command line arrives as its first character.
+			"{", " ", "{}", "{keys:[]}", `["keys"]`, `"keys"`, `{"keys":[]`, `{"keys":[]},`,
+		}},
+		{"Audience", []string{
+			"", "aws-origin", "a,b", "https://api.example.com/", "urn:x:y,aws-origin",
+		}, []string{
+			" ", ",", "a,", ",a", "a,,b", "a, b", "a b", `"a"`, "'a'", "a\n",
+		}},
+		{"Algorithms", []string{
+			"", "EdDSA", "Ed25519", "RS256", "EdDSA,RS256,RS384,RS512,PS256,PS384,PS512,ES256,ES384,ES512",
+		}, []string{
+			" ", ",", "none", "HS256", "eddsa", "RS255", "RS256,", ",RS256", "RS256,,ES256", "RS256, ES256", "RS256 ES256", "ES256K", "XS256",
+		}},
+		{"Leeway", append(durations, "", "0", "0s"), append(noDurations, " ", "00")},
+		{"MaxTokenAge", append(durations, ""), append(noDurations, " ", "0")},
+		{"JwksTtl", append(durations, ""), append(noDurations, " ", "0")},
+		{"JwksMaxStale", append(durations, ""), append(noDurations, " ", "0")},
+		{"PrincipalClaim", []string{
+			"", "sub", "https://example.com/user", "client_id", strings.Repeat("x", 256),
+		}, []string{
+			" ", "a b", `"sub"`, `a\b`, "sub\n", strings.Repeat("x", 257),
+		}},
+		{"StageName", []string{"prod", "v1", "a_b-C"}, []string{"", "$default", "a/b", "a.b", "a b", strings.Repeat("x", 129)}},
+		{"TokenHeader", []string{"Authorization", "X-Zuplo-Token", "x"}, []string{"", " ", "X Token", "X:Token", "-x", "X-Tökén", "a,b"}},
+	}
+	parameters := template(t)["Parameters"].(object)
+	tested := map[string]bool{}
+	for _, row := range rows {
+		tested[row.parameter] = true
+		re := whole(t, text(parameters, row.parameter, "AllowedPattern"))
+		for _, s := range row.good {
+			if !re.MatchString(s) {
+				t.Errorf("%s refuses %q", row.parameter, s)
+			}
+		}
+		for _, s := range row.bad {
+			if re.MatchString(s) {
+				t.Errorf("%s takes %q", row.parameter, s)
+			}
+		}
+	}
+	for name, p := range parameters {
+		if at(p, "AllowedPattern") != nil && !tested[name] {
+			t.Errorf("no rows for %s", name)
+		}
+	}
+}
+
+func TestFunctions(t *testing.T) {
+	tmpl := template(t)
+	equal(t, "Globals.Function", at(tmpl, "Globals", "Function"), object{
+		"Runtime":       "provided.al2023",
+		"Handler":       "bootstrap",
+		"CodeUri":       ".",
+		"Architectures": []any{ref("Architecture")},
+		"MemorySize":    ref("MemorySize"),
+		"Timeout":       "6",
+		"Tracing":       object{"Fn::If": []any{"Traced", "Active", "PassThrough"}},
+	})
+	equal(t, "condition Traced", at(tmpl, "Conditions", "Traced"), object{"Fn::Equals": []any{ref("XRay"), "on"}})
+	for name, logs := range map[string]string{"AuthorizerFunction": "AuthorizerLogs", "ProtectedFunction": "ProtectedLogs"} {
+		f := at(tmpl, "Resources", name)
+		equal(t, name+"'s Metadata", at(f, "Metadata"), object{
+			"BuildMethod": "makefile",
+			"ContextPath": object{"Fn::Sub": "arch/${Architecture}"},
+		})
+		p := at(f, "Properties")
+		// Of an alias, a deployment that changes only parameters would leave the old values in force.
+		for _, own := range []string{"AutoPublishAlias", "FunctionName", "Timeout", "MemorySize", "Architectures", "CodeUri", "Policies", "Tracing"} {
+			equal(t, name+"'s own "+own, at(p, own), nil)
+		}
+		equal(t, name+"'s log group", at(p, "LoggingConfig"), object{"LogGroup": ref(logs)})
+		equal(t, logs+"'s retention", at(tmpl, "Resources", logs, "Properties", "RetentionInDays"), ref("LogRetentionDays"))
+
+		role := strings.Replace(name, "Function", "Role", 1)
+		equal(t, name+"'s Role", at(p, "Role"), getAtt(role+".Arn"))
+		r := at(tmpl, "Resources", role, "Properties")
+		equal(t, role+"'s members", keys(r), []string{"AssumeRolePolicyDocument", "Policies"})
+		equal(t, role+"'s trust", at(r, "AssumeRolePolicyDocument"), policy(object{
+			"Effect":    "Allow",
+			"Principal": object{"Service": "lambda.amazonaws.com"},
+			"Action":    "sts:AssumeRole",
+		}))
+		equal(t, role+"'s policies", at(r, "Policies"), []any{
+			object{"PolicyName": "logs", "PolicyDocument": policy(object{
+				"Effect":   "Allow",
+				"Action":   []any{"logs:CreateLogStream", "logs:PutLogEvents"},
+				"Resource": getAtt(logs + ".Arn"),
+			})},
+			object{"Fn::If": []any{"Traced", object{"PolicyName": "xray", "PolicyDocument": policy(object{
+				"Effect":   "Allow",
+				"Action":   []any{"xray:PutTraceSegments", "xray:PutTelemetryRecords"},
+				"Resource": "*",
+			})}, ref("AWS::NoValue")}},
+		})
+	}
+	equal(t, "ProtectedFunction's events", at(tmpl, "Resources", "ProtectedFunction", "Properties", "Events"), object{
+		"Protected": object{"Type": "Api", "Properties": object{"RestApiId": ref("Api"), "Path": "/protected", "Method": "ANY"}},
+	})
+	equal(t, "AuthorizerFunction's events", at(tmpl, "Resources", "AuthorizerFunction", "Properties", "Events"), nil)
+}
+
+func policy(statement object) object {
+	return object{"Version": "2012-10-17", "Statement": []any{statement}}
+}
+
+// Without the API nothing stays behind but the authorizer with its role and its logs.
+func TestWithApi(t *testing.T) {
+	tmpl := template(t)
+	equal(t, "condition ApiWanted", at(tmpl, "Conditions", "ApiWanted"), object{"Fn::Equals": []any{ref("WithApi"), "true"}})
+	for name, r := range tmpl["Resources"].(object) {
+		var want any = "ApiWanted"
+		if strings.HasPrefix(name, "Authorizer") {
+			want = nil
+		}
+		equal(t, name+"'s condition", at(r, "Condition"), want)
+	}
+	equal(t, "outputs", keys(tmpl["Outputs"]), []string{"ApiUrl", "AuthorizerArn"})
+	equal(t, "ApiUrl's condition", at(tmpl, "Outputs", "ApiUrl", "Condition"), "ApiWanted")
+	equal(t, "AuthorizerArn's condition", at(tmpl, "Outputs", "AuthorizerArn", "Condition"), nil)
+	equal(t, "AuthorizerArn", at(tmpl, "Outputs", "AuthorizerArn", "Value"), getAtt("AuthorizerFunction.Arn"))
+}
+
+func TestApi(t *testing.T) {
+	tmpl := template(t)
+	equal(t, "Globals.Api", at(tmpl, "Globals", "Api"), object{"OpenApiVersion": "3.0.1"})
+	p := at(tmpl, "Resources", "Api", "Properties")
+	equal(t, "Api's members", keys(p), []string{
+		"AlwaysDeploy", "Auth", "Description", "EndpointConfiguration", "GatewayResponses", "StageName", "TracingEnabled",
+	})
+	equal(t, "AlwaysDeploy", at(p, "AlwaysDeploy"), "true")
+	equal(t, "EndpointConfiguration", at(p, "EndpointConfiguration"), object{"Type": "REGIONAL"})
+	equal(t, "StageName", at(p, "StageName"), ref("StageName"))
+	equal(t, "TracingEnabled", at(p, "TracingEnabled"), object{"Fn::If": []any{"Traced", "true", "false"}})
+	expression := text(p, "Auth", "Authorizers", "ZuploJwt", "Identity", "ValidationExpression")
+	equal(t, "Auth", at(p, "Auth"), object{
+		"DefaultAuthorizer":                   "ZuploJwt",
+		"AddDefaultAuthorizerToCorsPreflight": "false",
+		"Authorizers": object{"ZuploJwt": object{
+			"FunctionPayloadType": "TOKEN",
+			"FunctionArn":         getAtt("AuthorizerFunction.Arn"),
+			"Identity": object{
+				"Header":               ref("TokenHeader"),
+				"ValidationExpression": expression,
+				"ReauthorizeEvery":     ref("ReauthorizeEvery"),
+			},
+		}},
+	})
+
+	re := whole(t, expression)
+	for _, good := range []string{"Bearer a.b.c", "bearer a.b.c", "BEARER a.b.c", "Bearer eyJ-_09.eyJ-_09.AZaz-_"} {
+		if !re.MatchString(good) {
+			t.Errorf("ValidationExpression refuses %q", good)
+		}
+	}
+	for _, bad := range []string{
+		"", "Bearer", "Bearer ", "a.b.c", "Bearera.b.c", "Bearer  a.b.c", " Bearer a.b.c", "Bearer a.b.c ", "Bearer\ta.b.c", "Bearer a.b.c\n", "Basic a.b.c",
+		"Bearer a", "Bearer a.b", "Bearer a.b.", "Bearer .b.c", "Bearer a..c", "Bearer a.b.c.d", "Bearer a.b.c=", "Bearer a+.b.c", "Bearer a/.b.c", "Bearer a.b.c, Bearer a.b.c", "Bearer axbxc",
+	} {
+		if re.MatchString(bad) {
+			t.Errorf("ValidationExpression takes %q", bad)
+		}
+	}
+}
+
+func TestGatewayResponses(t *testing.T) {
+	response := func(status, message, header, value string) object {
+		r := object{"StatusCode": status, "ResponseTemplates": object{"application/json": `{"message":"` + message + `"}`}}
+		if header != "" {
+			// A constant stands in single quotes of its own.
+			r["ResponseParameters"] = object{"Headers": object{header: "'" + value + "'"}}
+		}
+		return r
+	}
+	got := at(template(t), "Resources", "Api", "Properties", "GatewayResponses")
+	equal(t, "GatewayResponses", got, object{
+		"UNAUTHORIZED":                   response("401", "Unauthorized", "WWW-Authenticate", `Bearer realm="api"`),
+		"ACCESS_DENIED":                  response("403", "token expired or not permitted", "", ""),
+		"AUTHORIZER_FAILURE":             response("500", "authorizer unavailable", "Retry-After", "5"),
+		"AUTHORIZER_CONFIGURATION_ERROR": response("500", "authorizer unavailable", "Retry-After", "5"),
+		"MISSING_AUTHENTICATION_TOKEN":   response("404", "not found", "", ""),
+		"THROTTLED":                      response("429", "too many requests", "Retry-After", "1"),
+	})
+}
+
+func TestSamconfig(t *testing.T) {
+	config := file(t, "samconfig.toml")
+	for _, line := range []string{
+		`stack_name = ".+"`, `build_in_source = true`, `resolve_s3 = true`, `capabilities = "CAPABILITY_IAM"`, `confirm_changeset = false`,
+	} {
+		if !regexp.MustCompile(`(?m)^` + line + `$`).MatchString(config) {
+			t.Errorf("samconfig.toml has no line %s", line)
+		}
+	}
+	// With cached SAM ships stale code; parameter_overrides would give way, all of them, to the user's.
+	if m := regexp.MustCompile(`(?m)^(cached|parallel|parameter_overrides|region)\b.*`).FindString(config); m != "" {
+		t.Errorf("samconfig.toml has %s", m)
+	}
+}
+
+// The architecture that make builds for is the one in the template, and a build that would mix them stops.
+func TestArchitecture(t *testing.T) {
+	// Read here so that go test's cache knows of what make reads.
+	file(t, "Makefile")
+	p := at(template(t), "Parameters", "Architecture")
+	goarch := map[string]string{"arm64": "arm64", "x86_64": "amd64"}
+	for _, v := range at(p, "AllowedValues").([]any) {
+		arch := v.(string)
+		makefile := filepath.Join("arch", arch, "Makefile")
+		file(t, makefile)
+		for _, f := range []string{"AuthorizerFunction", "ProtectedFunction"} {
+			pkg := "./" + strings.ToLower(strings.TrimSuffix(f, "Function"))
+			out, err := dryRun(t, "-f", makefile, "build-"+f, "ARTIFACTS_DIR=out")
+			want := "GOOS=linux GOARCH=" + goarch[arch] +
+				` CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags lambda.norpc -ldflags="-s -w -buildid=" -o "out/bootstrap" ` + pkg + "\n"
+			if err != nil || out != want {
+				t.Errorf("%s builds %s with %q, %v; not with %q", makefile, f, out, err, want)
+			}
+		}
+		out, err := dryRun(t, "sam-build", "ARCH="+arch)
+		if want := "sam build --parameter-overrides Architecture=" + arch + "\n"; err != nil || !strings.HasSuffix(out, want) {
+			t.Errorf("make sam-build ARCH=%s: %q, %v", arch, out, err)
+		}
+		out, err = dryRun(t, "deploy", "ARCH="+arch, "PARAMS=Issuer=https://a")
+		if want := "sam deploy --parameter-overrides Issuer=https://a Architecture=" + arch + "\n"; err != nil || !strings.HasSuffix(out, want) {
+			t.Errorf("make deploy ARCH=%s: %q, %v", arch, out, err)
+		}
+	}
+	out, err := dryRun(t, "sam-build")
+	if want := "Architecture=" + text(p, "Default") + "\n"; err != nil || !strings.HasSuffix(out, want) {
+		t.Errorf("make's own ARCH is not the template's default: %q, %v", out, err)
+	}
+
+	for _, bad := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"-f", "arch/arm64/Makefile", "build-AuthorizerFunction", "ARTIFACTS_DIR=out", "ARCH=x86_64"}, "ARCH is x86_64 but the template's Architecture is arm64"},
+		{[]string{"-f", "arch/x86_64/Makefile", "build-ProtectedFunction", "ARTIFACTS_DIR=out", "ARCH=arm64"}, "ARCH is arm64 but the template's Architecture is x86_64"},
+		{[]string{"-f", "arch/arm64/Makefile", "build-AuthorizerFunction", "ARTIFACTS_DIR=out", "GOARCH=amd64"}, "GOARCH is amd64 but ARCH is arm64"},
+		{[]string{"build-AuthorizerFunction"}, "needs ARTIFACTS_DIR"},
+		{[]string{"deploy", "ARCH=sparc"}, `ARCH is "sparc", it must be arm64 or x86_64`},
+		{[]string{"build", "ARCH="}, `ARCH is "", it must be arm64 or x86_64`},
+		{[]string{"deploy", "PARAMS=Architecture=x86_64"}, "PARAMS names Architecture"},
+	} {
+		out, err := dryRun(t, bad.args...)
+		if err == nil || !strings.Contains(out, bad.says) {
+			t.Errorf("make %q: %q, %v; it should stop with %q", bad.args, out, err, bad.says)
+		}
+	}
+}
+
+// dryRun returns what make would do. It inherits nothing but PATH: ARCH may be set, and a make may run the tests.
+func dryRun(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.Command("make", append([]string{"--no-print-directory", "-n"}, args...)...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
