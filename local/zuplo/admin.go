@@ -1,6 +1,7 @@
 package zuplo
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -52,6 +53,7 @@ func (s *Server) mint(m mintRequest) (token, kid string, err error) {
 			return "", "", err
 		}
 	}
+	// jti makes each token one of its own: EdDSA would sign the same claims the same way.
 	life := s.cfg.ExpiresIn
 	if m.ExpiresIn != "" {
 		if life, err = time.ParseDuration(m.ExpiresIn); err != nil {
@@ -61,7 +63,7 @@ func (s *Server) mint(m mintRequest) (token, kid string, err error) {
 	now := time.Now()
 	header := override(map[string]any{"alg": k.alg, "kid": k.kid, "typ": "JWT"}, m.Header)
 	claims := override(map[string]any{
-		"iss": s.cfg.Issuer, "aud": s.cfg.Audience, "sub": "api-key-consumer", "iat": now.Unix(), "exp": now.Add(life).Unix(),
+		"iss": s.cfg.Issuer, "aud": s.cfg.Audience, "sub": "api-key-consumer", "jti": rand.Text(), "iat": now.Unix(), "exp": now.Add(life).Unix(),
 	}, m.Claims)
 	if m.RawHeader != "" {
 		header = []byte(m.RawHeader)

@@ -1,0 +1,171 @@
+// Command local runs the whole path on this machine: a stand-in for Zuplo, one for API Gateway as template.yaml sets it
+// up, and the two compiled functions behind Lambda's Runtime API.
+//
+// With a command after --, it runs that against the stack and ends with its exit status.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"zuplo-lambda-authorizer/local/gateway"
+	"zuplo-lambda-authorizer/local/lambdahost"
+	"zuplo-lambda-authorizer/local/zuplo"
+)
+
+// handedOn are the authorizer's variables that are taken over from this process's environment.
+var handedOn = []string{"ALGORITHMS", "LEEWAY", "MAX_TOKEN_AGE", "PRINCIPAL_CLAIM", "JWKS_TTL", "JWKS_MAX_STALE", "POLICY_EXPIRY", "LOG_LEVEL"}
+
+func main() {
+	var o options
+	flag.IntVar(&o.apiPort, "api-port", 8080, "port of the API; 0: any")
+	flag.IntVar(&o.zuploPort, "zuplo-port", 9000, "port of the Zuplo stand-in; 0: any")
+	flag.StringVar(&o.template, "template", "template.yaml", "SAM template of the API")
+	flag.StringVar(&o.build, "build", "build", "folder of the functions' binaries")
+	flag.StringVar(&o.zuplo.Alg, "alg", "EdDSA", "algorithm that forwarded requests' tokens are signed with")
+	flag.StringVar(&o.zuplo.Tokens, "tokens", "fresh", "fresh: a token for each request; cached: one for many")
+	flag.StringVar(&o.zuplo.Audience, "audience", "aws-origin", "audience of the tokens")
+	flag.DurationVar(&o.zuplo.ExpiresIn, "expires-in", time.Hour, "life of a token")
+	flag.StringVar(&o.zuplo.APIKey, "api-key", "YOUR_API_KEY", "API key that callers send")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, o, flag.Args())
+	stop()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		os.Exit(max(1, exit.ExitCode()))
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "local:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	apiPort, zuploPort int
+	template, build    string
+	zuplo              zuplo.Config
+}
+
+// run starts the stack, then runs command, or waits for ctx's end without one. Everything is ended when it returns.
+func run(ctx context.Context, o options, command []string) error {
+	text, err := os.ReadFile(o.template)
+	if err != nil {
+		return fmt.Errorf("reading the template: %w", err)
+	}
+	api, err := gateway.Parse(text)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", o.template, err)
+	}
+	apiAt, err := listen(o.apiPort, "API_PORT")
+	if err != nil {
+		return err
+	}
+	defer apiAt.Close()
+	zuploAt, err := listen(o.zuploPort, "ZUPLO_PORT")
+	if err != nil {
+		return err
+	}
+	defer zuploAt.Close()
+
+	base, front := fmt.Sprintf("http://%s/%s", apiAt.Addr(), api.Stage), fmt.Sprintf("http://%s", zuploAt.Addr())
+	o.zuplo.Upstream, o.zuplo.Issuer = base, front+"/__zuplo/issuer"
+	z, err := zuplo.New(o.zuplo)
+	if err != nil {
+		return fmt.Errorf("setting up the Zuplo stand-in: %w", err)
+	}
+
+	env := []string{"ISSUER=" + o.zuplo.Issuer, "AUDIENCE=" + cmp.Or(os.Getenv("AUDIENCE"), o.zuplo.Audience)}
+	for _, name := range handedOn {
+		if v := os.Getenv(name); v != "" {
+			env = append(env, name+"="+v)
+		}
+	}
+	authorizer := host(api, o.build, "AuthorizerFunction", "authorizer", env)
+	defer authorizer.Close()
+	protected := host(api, o.build, "ProtectedFunction", "protected", nil)
+	defer protected.Close()
+	g, err := gateway.New(gateway.Config{
+		API:       api,
+		Functions: map[string]gateway.Invoke{"AuthorizerFunction": invoke(authorizer), "ProtectedFunction": invoke(protected)},
+		Log:       log.New(os.Stderr, "[gateway] ", 0),
+	})
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/_local/", lambdahost.Control(authorizer, protected))
+	mux.Handle("/", g)
+	apiServer := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	zuploServer := z.Server()
+	defer apiServer.Close()
+	defer zuploServer.Close()
+	failed := make(chan error, 2)
+	go func() { failed <- apiServer.Serve(apiAt) }()
+	go func() { failed <- zuploServer.Serve(zuploAt) }()
+
+	if len(command) > 0 {
+		c := exec.CommandContext(ctx, command[0], command[1:]...)
+		c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
+		c.WaitDelay = 10 * time.Second
+		c.Stdout, c.Stderr = os.Stdout, os.Stderr
+		c.Env = append(os.Environ(), "BASE_URL="+base, "ZUPLO_URL="+front, "ZUPLO_API_KEY="+o.zuplo.APIKey,
+			"ISSUER="+o.zuplo.Issuer, "AUDIENCE="+o.zuplo.Audience, "ADMIN_URL="+front+"/__admin",
+			fmt.Sprintf("LAMBDA_URL=http://%s/_local", apiAt.Addr()), "TARGET="+cmp.Or(os.Getenv("TARGET"), "local"),
+			"TARGET_CAN="+cmp.Or(os.Getenv("TARGET_CAN"), "mint,rotate,outage,freeze,count"))
+		return c.Run()
+	}
+	fmt.Printf(greeting, front, base, o.zuplo.APIKey)
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-failed:
+		return fmt.Errorf("serving: %w", err)
+	}
+}
+
+const greeting = `
+Zuplo stand-in  %[1]s
+API             %[2]s/protected
+
+Try:
+  curl -i %[1]s/protected -H 'Authorization: Bearer %[3]s'
+  curl -i %[2]s/protected -H 'Authorization: Bearer eyJhbGciOiJFZERTQSIsImtpZCI6ImVkZHNhLTEifQ.eyJzdWIiOiJtYWxsb3J5In0.AAAA'
+  curl -X POST %[1]s/__admin/rotate && curl %[1]s/protected -H 'Authorization: Bearer %[3]s'
+
+Ctrl-C ends everything.
+`
+
+func listen(port int, variable string) (net.Listener, error) {
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("port %d is taken; another one: make run %s=%d", port, variable, port+1)
+	}
+	return l, err
+}
+
+func host(api *gateway.API, build, id, folder string, env []string) *lambdahost.Host {
+	return lambdahost.New(lambdahost.Function{
+		Name: id, Binary: filepath.Join(build, folder, "bootstrap"), Env: env, Timeout: api.Timeouts[id], Log: os.Stderr,
+	})
+}
+
+func invoke(h *lambdahost.Host) gateway.Invoke {
+	return func(ctx context.Context, event []byte) ([]byte, bool, error) {
+		r, err := h.Invoke(ctx, event)
+		return r.Payload, r.FunctionError, err
+	}
+}
