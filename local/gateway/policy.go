@@ -25,24 +25,24 @@ type statement struct {
 	before    []time.Time // the conditions: now must be before each of them
 }
 
-// several is a JSON string, or an array of them.
-type several []string
+// several is a JSON array, or its only item without the array.
+type several[T any] []T
 
-func (s *several) UnmarshalJSON(b []byte) error {
-	if jsontext.Value(b).Kind() == '"' {
-		*s = several{""}
-		return json.Unmarshal(b, &(*s)[0])
+func (s *several[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if k := d.PeekKind(); k == '[' || k == 'n' {
+		return json.UnmarshalDecode(d, (*[]T)(s))
 	}
-	return json.Unmarshal(b, (*[]string)(s))
+	*s = make([]T, 1)
+	return json.UnmarshalDecode(d, &(*s)[0])
 }
 
 type policyDocument struct {
 	Version   string
-	Statement []struct {
+	Statement several[struct {
 		Sid, Effect      string
-		Action, Resource several
-		Condition        map[string]map[string]several // operator, key, values
-	}
+		Action, Resource several[string]
+		Condition        map[string]map[string]several[string] // operator, key, values
+	}]
 }
 
 // parseResult reads an authorizer's answer. Its member names count exactly as written and unknown ones are errors, as is all

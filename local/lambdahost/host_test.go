@@ -111,7 +111,8 @@ func newHost(t *testing.T, change func(*Function)) *Host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fn := Function{Name: "Fn", Binary: self, Env: []string{"FUNCTION=1", "EXTRA=given"}, Timeout: 20 * time.Second}
+	env := []string{"FUNCTION=1", "EXTRA=given", "GOCOVERDIR=" + t.TempDir()} // a test binary built with -cover complains without it
+	fn := Function{Name: "Fn", Binary: self, Env: env, Timeout: 20 * time.Second}
 	if change != nil {
 		change(&fn)
 	}

@@ -1,0 +1,344 @@
+package jwt
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	signer "github.com/golang-jwt/jwt/v5"
+)
+
+const now = 1_800_000_000
+
+var private = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+
+func b64(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
+
+// sign makes a token whose every byte is the test's, with a signer that is not the code under test.
+func sign(t testing.TB, header, payload string) string {
+	t.Helper()
+	signed := b64(header) + "." + b64(payload)
+	signature, err := signer.SigningMethodEdDSA.Sign(signed, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signed + "." + base64.RawURLEncoding.EncodeToString(signature)
+}
+
+// source is a KeySource with fixed answers that counts what it was asked.
+type source struct {
+	asked int
+	none  bool
+	err   error
+}
+
+func (s *source) Verifiers(_ context.Context, kid, alg string) ([]func(signed, signature []byte) bool, bool, error) {
+	s.asked++
+	if s.none {
+		return nil, true, nil
+	}
+	no := func(_, _ []byte) bool { return false }
+	yes := func(signed, signature []byte) bool {
+		return ed25519.Verify(private.Public().(ed25519.PublicKey), signed, signature)
+	}
+	return []func(signed, signature []byte) bool{no, yes}, kid == "k1", s.err
+}
+
+func verifier(s *source) *Verifier {
+	return &Verifier{
+		Issuers:    map[string]KeySource{"https://issuer.example": s},
+		Audiences:  []string{"us", "them"},
+		Algorithms: []string{"EdDSA", "ES256"},
+		Leeway:     30 * time.Second,
+		Now:        func() time.Time { return time.Unix(now, 0) },
+	}
+}
+
+const (
+	goodHeader = `{"alg":"EdDSA","kid":"k1","typ":"JWT"}`
+	goodClaims = `{"iss":"https://issuer.example","aud":"us","sub":"caller","exp":1800000060,"iat":1799999990}`
+)
+
+func TestVerify(t *testing.T) {
+	t.Parallel()
+	claims := func(old, new string) string { return strings.Replace(goodClaims, old, new, 1) }
+	deep := func(n int) string {
+		return claims(`"sub"`, `"deep":`+strings.Repeat("[", n)+strings.Repeat("]", n)+`,"sub"`)
+	}
+	for _, c := range []struct {
+		name, header, payload string
+		want                  Reason // "" is allow
+		fetched               bool
+		with                  func(*Verifier)
+	}{
+		{name: "good", fetched: true},
+		{name: "Ed25519 is EdDSA", header: `{"alg":"Ed25519","kid":"k1"}`, fetched: true},
+		{name: "typ at+jwt", header: `{"alg":"EdDSA","kid":"k1","typ":"application/AT+jwt"}`, fetched: true},
+		{name: "key material in the header is not looked at", header: `{"alg":"EdDSA","kid":"k1","jwk":7,"jku":null,"x5u":[],"x5c":{}}`, fetched: true},
+		{name: "names match exactly", header: `{"ALG":7,"alg":"EdDSA","kid":"k1","KID":null}`, fetched: true},
+		{name: "escaped kid", header: `{"alg":"EdDSA","kid":"\u006b1"}`, fetched: true},
+		{name: "fractions", payload: claims("1800000060", "1800000060.25"), fetched: true},
+		{name: "exponents", payload: claims("1800000060", "1.80000006e9"), fetched: true},
+		{name: "64 deep", payload: deep(63), fetched: true},
+		{name: "brackets in strings are no depth", payload: claims("caller", strings.Repeat(`[\"`, 100)), fetched: true},
+
+		{name: "65 deep", payload: deep(64), want: Malformed},
+		{name: "header is an array", header: `[]`, want: Malformed},
+		{name: "header is no JSON", header: `{`, want: Malformed},
+		{name: "payload is a string", payload: `"x"`, want: Malformed},
+		{name: "payload ends early", payload: goodClaims[:len(goodClaims)-1], want: Malformed},
+		{name: "payload is followed by more", payload: goodClaims + "1", want: Malformed},
+		{name: "broken name", payload: `{"a`, want: Malformed},
+		{name: "broken value", payload: `{"a":x}`, want: Malformed},
+		{name: "invalid UTF-8", payload: claims("caller", "\xff"), want: Malformed},
+		{name: "lone surrogate", payload: claims("caller", `\ud800`), want: Malformed},
+		{name: "duplicate member", payload: claims(`"sub"`, `"iss":"x","sub"`), want: Malformed},
+		{name: "duplicate member, escaped", payload: claims(`"sub"`, `"\u0069ss":"x","sub"`), want: Malformed},
+		{name: "duplicate member, deep", payload: claims(`"sub"`, `"x":[{"a":1,"a":2}],"sub"`), want: Malformed},
+		{name: "duplicate in header", header: `{"alg":"EdDSA","kid":"k1","kid":"k1"}`, want: Malformed},
+		{name: "alg null", header: `{"alg":null,"kid":"k1"}`, want: Malformed},
+		{name: "kid number", header: `{"alg":"EdDSA","kid":1}`, want: Malformed},
+		{name: "typ number", header: `{"alg":"EdDSA","kid":"k1","typ":1}`, want: Malformed},
+		{name: "typ empty", header: `{"alg":"EdDSA","kid":"k1","typ":""}`, want: Malformed},
+		{name: "typ other", header: `{"alg":"EdDSA","kid":"k1","typ":"dpop+jwt"}`, want: Malformed},
+		{name: "crit", header: `{"alg":"EdDSA","kid":"k1","crit":null}`, want: Malformed},
+		{name: "b64", header: `{"alg":"EdDSA","kid":"k1","b64":true}`, want: Malformed},
+		{name: "iss null", payload: claims(`"https://issuer.example"`, "null"), want: Malformed},
+		{name: "exp string", payload: claims("1800000060", `"1800000060"`), want: Malformed},
+		{name: "exp beyond float64", payload: claims("1800000060", "1e400"), want: Malformed},
+		{name: "nbf null", payload: claims(`"sub"`, `"nbf":null,"sub"`), want: Malformed},
+		{name: "iat bool", payload: claims("1799999990", "true"), want: Malformed},
+		{name: "aud number", payload: claims(`"us"`, "7"), want: Malformed},
+		{name: "aud of a number", payload: claims(`"us"`, `["us",7]`), want: Malformed},
+		{name: "wrong type beats wrong algorithm", header: `{"alg":"none","kid":"k1"}`, payload: claims("1800000060", "null"), want: Malformed},
+
+		{name: "alg absent", header: `{"kid":"k1"}`, want: Algorithm},
+		{name: "alg none", header: `{"alg":"none","kid":"k1"}`, want: Algorithm},
+		{name: "alg in other case", header: `{"alg":"eddsa","kid":"k1"}`, want: Algorithm},
+		{name: "alg not accepted", header: `{"alg":"RS256","kid":"k1"}`, want: Algorithm},
+		{name: "kid absent", header: `{"alg":"EdDSA"}`, want: KeyID},
+		{name: "kid empty", header: `{"alg":"EdDSA","kid":""}`, want: KeyID},
+		{name: "iss absent", payload: claims(`"iss":"https://issuer.example",`, ""), want: Issuer},
+		{name: "iss other", payload: claims("issuer.example", "issuer.example/"), want: Issuer},
+		{name: "exp absent", payload: claims(`"exp":1800000060,`, ""), want: Expired},
+		{name: "exp within leeway", payload: claims("1800000060", "1799999970.5"), fetched: true},
+		{name: "exp at the end of leeway", payload: claims("1800000060", "1799999970"), want: Expired},
+		{name: "exp negative", payload: claims("1800000060", "-1"), want: Expired},
+		{name: "kid unknown", header: `{"alg":"EdDSA","kid":"k2"}`, want: UnknownKey, fetched: true},
+		{name: "nbf within leeway", payload: claims(`"sub"`, `"nbf":1800000030,"sub"`), fetched: true},
+		{name: "nbf in the future", payload: claims(`"sub"`, `"nbf":1800000031,"sub"`), want: NotYetValid, fetched: true},
+		{name: "iat in the future", payload: claims("1799999990", "1800000031"), want: NotYetValid, fetched: true},
+		{name: "aud array", payload: claims(`"us"`, `["x","them"]`), fetched: true},
+		{name: "aud other", payload: claims(`"us"`, `"US"`), want: Audience, fetched: true},
+		{name: "aud absent", payload: claims(`"aud":"us",`, ""), want: Audience, fetched: true},
+		{name: "aud empty array", payload: claims(`"us"`, "[]"), want: Audience, fetched: true},
+		{name: "aud not checked", payload: claims(`"aud":"us",`, ""), fetched: true, with: func(v *Verifier) { v.Audiences = nil }},
+		{name: "old", payload: claims("1799999990", "1"), fetched: true},
+		{name: "too old", payload: claims("1799999990", "1799999910"), want: TooOld, fetched: true, with: func(v *Verifier) { v.MaxTokenAge = time.Minute }},
+		{name: "just young enough", payload: claims("1799999990", "1799999911"), fetched: true, with: func(v *Verifier) { v.MaxTokenAge = time.Minute }},
+		{name: "age unknown", payload: claims(`,"iat":1799999990`, ""), want: TooOld, fetched: true, with: func(v *Verifier) { v.MaxTokenAge = time.Minute }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := &source{}
+			v := verifier(s)
+			if c.with != nil {
+				c.with(v)
+			}
+			if c.header == "" {
+				c.header = goodHeader
+			}
+			if c.payload == "" {
+				c.payload = goodClaims
+			}
+			got, err := v.Verify(t.Context(), "Bearer "+sign(t, c.header, c.payload))
+			var r *Rejection
+			errors.As(err, &r)
+			switch {
+			case c.want == "" && err != nil:
+				t.Errorf("refused: %v", err)
+			case c.want == "" && string(got.Claims.JSON) != c.payload:
+				t.Errorf("claims are %s, want %s", got.Claims.JSON, c.payload)
+			case c.want != "" && (r == nil || r.Reason != c.want):
+				t.Errorf("got %v, want reason %s", err, c.want)
+			}
+			if (s.asked > 0) != c.fetched {
+				t.Errorf("keys were asked for: %v, want %v", s.asked > 0, c.fetched)
+			}
+		})
+	}
+}
+
+func TestVerifyForm(t *testing.T) {
+	t.Parallel()
+	token := sign(t, goodHeader, goodClaims)
+	part := strings.Split(token, ".")
+	size := func(n int) string { // a token of n bytes
+		for pad := n / 2; ; pad++ {
+			s := sign(t, goodHeader, strings.Replace(goodClaims, "caller", strings.Repeat("x", pad), 1))
+			if len(s) >= n {
+				return s
+			}
+		}
+	}
+	full := size(maxTokenBytes)
+	for _, c := range []struct {
+		name, value string
+		ok          bool
+	}{
+		{"good", "Bearer " + token, true},
+		{"scheme in any case", "bEARER " + token, true},
+		{"8 KiB", "Bearer " + full, len(full) == maxTokenBytes},
+		{"over 8 KiB", "Bearer " + size(maxTokenBytes+2), false},
+		{"nothing", "", false},
+		{"no scheme", token, false},
+		{"other scheme", "Basic " + token, false},
+		{"two spaces", "Bearer  " + token, false},
+		{"tab", "Bearer\t" + token, false},
+		{"space at the end", "Bearer " + token + " ", false},
+		{"no token", "Bearer ", false},
+		{"one segment", "Bearer " + part[0], false},
+		{"two segments", "Bearer " + part[0] + "." + part[1], false},
+		{"four segments", "Bearer " + token + ".AA", false},
+		{"empty header", "Bearer ." + part[1] + "." + part[2], false},
+		{"empty payload", "Bearer " + part[0] + ".." + part[2], false},
+		{"empty signature", "Bearer " + part[0] + "." + part[1] + ".", false},
+		{"CR within", "Bearer " + part[0] + "." + part[1] + "\r." + part[2], false},
+		{"LF within", "Bearer " + part[0] + "." + part[1] + "\n." + part[2], false},
+		{"padding", "Bearer " + token + "==", false},
+		{"standard base64", "Bearer " + part[0] + "." + part[1] + ".+/AA", false},
+		{"stray bits", "Bearer " + part[0] + "." + part[1] + "." + part[2][:85] + "B", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := verifier(&source{}).Verify(t.Context(), c.value)
+			var r *Rejection
+			if errors.As(err, &r); c.ok && err != nil || !c.ok && (r == nil || r.Reason != Malformed) {
+				t.Errorf("got %v, want ok %v", err, c.ok)
+			}
+		})
+	}
+}
+
+func TestVerifyKeys(t *testing.T) {
+	t.Parallel()
+	token := "Bearer " + sign(t, goodHeader, goodClaims)
+	outage := errors.New("outage")
+	if _, err := verifier(&source{err: outage}).Verify(t.Context(), token); !errors.Is(err, outage) {
+		t.Errorf("no keys to be had: got %v, want the key source's error", err)
+	}
+	var r *Rejection
+	if _, err := verifier(&source{none: true}).Verify(t.Context(), token); !errors.As(err, &r) || r.Reason != Algorithm {
+		t.Errorf("no key fits: got %v", err)
+	}
+	s := &source{}
+	forged := token[:len(token)-10] + "AAAAAAAAAA"
+	if _, err := verifier(s).Verify(t.Context(), forged); !errors.As(err, &r) || r.Reason != Signature || s.asked != 1 {
+		t.Errorf("forged: got %v after asking %d times", err, s.asked)
+	}
+	if !strings.Contains(r.Error(), "signature") {
+		t.Errorf("the rejection does not name its reason: %v", r)
+	}
+}
+
+func TestTokenTellsOnlyConfiguredNames(t *testing.T) {
+	t.Parallel()
+	v := verifier(&source{})
+	got, _ := v.Verify(t.Context(), "Bearer "+sign(t, `{"alg":"HS256","kid":"k1"}`, goodClaims))
+	if got.Alg != "" || got.Issuer != "" || got.Kid != "k1" {
+		t.Errorf("alg not accepted: %+v", got)
+	}
+	got, _ = v.Verify(t.Context(), "Bearer "+sign(t, `{"alg":"Ed25519","kid":"k1"}`, `{"iss":"evil"}`))
+	if got.Alg != "EdDSA" || got.Issuer != "" {
+		t.Errorf("issuer not configured: %+v", got)
+	}
+}
+
+func TestExpires(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		age  time.Duration
+		want float64
+	}{{0, 1800000090}, {time.Hour, 1800000090}, {time.Minute, 1800000080}} {
+		v := verifier(&source{})
+		v.MaxTokenAge = c.age
+		got, err := v.Verify(t.Context(), "Bearer "+sign(t, goodHeader, goodClaims))
+		if err != nil || math.Abs(got.Expires-c.want) > 0 {
+			t.Errorf("with MaxTokenAge %v: %v, %v, want %v", c.age, got.Expires, err, c.want)
+		}
+	}
+}
+
+func TestPrincipal(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ value, want string }{
+		{`"caller"`, "caller"}, {`"\u0063aller"`, "caller"}, {`"` + strings.Repeat("ü", 256) + `"`, strings.Repeat("ü", 256)},
+		{`"` + strings.Repeat("x", 257) + `"`, "iss"}, {`""`, "iss"}, {`7`, "iss"}, {`null`, "iss"}, {`["a"]`, "iss"},
+		{`"a\"b"`, "iss"}, {`"a\\b"`, "iss"}, {`"a\nb"`, "iss"}, {`"a\u0085b"`, "iss"},
+	} {
+		claims, ok := parseClaims([]byte(`{"iss":"iss","id":` + c.value + `}`))
+		if got := claims.Principal("id"); !ok || got != c.want {
+			t.Errorf("claim %s: principal %q, want %q", c.value, got, c.want)
+		}
+	}
+	claims, _ := parseClaims([]byte(`{"iss":"iss"}`))
+	if got := claims.Principal("sub"); got != "iss" {
+		t.Errorf("absent: principal %q", got)
+	}
+}
+
+func FuzzParseCompact(f *testing.F) {
+	f.Add("e30.e30.AA")
+	f.Add(sign(f, goodHeader, goodClaims))
+	f.Fuzz(func(t *testing.T, token string) {
+		c, ok := parseCompact(token)
+		if !ok {
+			return
+		}
+		enc := base64.RawURLEncoding.EncodeToString
+		if got := enc(c.header) + "." + enc(c.payload) + "." + enc(c.signature); got != token || c.signed != token[:strings.LastIndexByte(token, '.')] {
+			t.Errorf("%q was read as %q", token, got)
+		}
+		parseHeader(c.header)
+		parseClaims(c.payload)
+	})
+}
+
+// BenchmarkVerify decides about distinct tokens, from the header's value to the claims. Compare with BenchmarkEd25519.
+func BenchmarkVerify(b *testing.B) {
+	tokens := make([]string, 512)
+	for i := range tokens {
+		tokens[i] = "Bearer " + sign(b, goodHeader, strings.Replace(goodClaims, "caller", strings.Repeat("x", i%32)+"caller", 1))
+	}
+	v := verifier(&source{})
+	v.Issuers["https://issuer.example"] = direct{}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if _, err := v.Verify(b.Context(), tokens[i%len(tokens)]); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+type direct struct{}
+
+var directly = []func(signed, signature []byte) bool{func(signed, signature []byte) bool {
+	return ed25519.Verify(private.Public().(ed25519.PublicKey), signed, signature)
+}}
+
+func (direct) Verifiers(context.Context, string, string) ([]func(signed, signature []byte) bool, bool, error) {
+	return directly, true, nil
+}
+
+func BenchmarkEd25519(b *testing.B) {
+	signed := []byte(b64(goodHeader) + "." + b64(goodClaims))
+	signature := ed25519.Sign(private, signed)
+	for b.Loop() {
+		ed25519.Verify(private.Public().(ed25519.PublicKey), signed, signature)
+	}
+}
