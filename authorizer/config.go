@@ -163,5 +163,8 @@ func checkIssuer(name string) error {
 	if strings.ContainsFunc(name, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) || r == '"' || r == '\\' }) {
 		return errors.New("it holds a space, a quote, a backslash or a control character")
 	}
+	if strings.Contains(name, "?") {
+		return errors.New("it holds a query")
+	}
 	return jwks.CheckURL(name)
 }

@@ -18,7 +18,7 @@ import (
 
 // errUnauthorized is the verdict "reject": API Gateway answers 401 to a function error of exactly this text, and
 // 500 to any other.
-var errUnauthorized = errors.New("Unauthorized") //nolint:staticcheck // the text is API Gateway's
+var errUnauthorized = errors.New("Unauthorized")
 
 // keySource is an issuer's keys as the handler needs them.
 type keySource interface {

@@ -3,8 +3,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"io"
+	"log"
 	"log/slog"
 	"os"
 	"strings"
@@ -32,7 +34,19 @@ func main() {
 	ctx, cancel := context.WithTimeout(context.Background(), initTime)
 	a.warm(ctx)
 	cancel()
+	log.SetOutput(dropRejections{os.Stderr})
 	lambda.Start(a)
+}
+
+// dropRejections drops the line that aws-lambda-go prints about each rejection: the decision's line tells it already, and
+// a flood of bad tokens would cost twice.
+type dropRejections struct{ io.Writer }
+
+func (d dropRejections) Write(line []byte) (int, error) {
+	if bytes.Contains(line, []byte(`{"errorMessage":"Unauthorized"`)) {
+		return len(line), nil
+	}
+	return d.Writer.Write(line)
 }
 
 // newAuthorizer wires the parts. Log lines go to out.

@@ -199,7 +199,9 @@ func TestAuthorizerProblems(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := newStack(t)
-			s.authorizer = func(events.APIGatewayCustomAuthorizerRequest) (string, bool, error) { return tt.answer, tt.isError, tt.err }
+			s.authorizer = func(events.APIGatewayCustomAuthorizerRequest) (string, bool, error) {
+				return tt.answer, tt.isError, tt.err
+			}
 			for range 2 {
 				res := s.want(t, "GET", "/prod/protected", "abc", tt.status, tt.body)
 				if got := res.Header.Get("Retry-After"); got != tt.header {
