@@ -166,6 +166,9 @@ func (c *Cache) run(ctx context.Context, f *flight, tookTurn bool) {
 	if err == nil && took > fetchTime {
 		err = fmt.Errorf("the reply took %v, at most %v count", took.Round(time.Millisecond), fetchTime)
 	}
+	if err != nil && tookTurn {
+		c.turns.giveBack()
+	}
 	if c.flight != f {
 		f.err = errors.Join(err, errors.New("replaced by a younger fetch"))
 		return
@@ -177,9 +180,6 @@ func (c *Cache) run(ctx context.Context, f *flight, tookTurn bool) {
 		c.failures = 0
 		c.Log.Info("keys fetched", "uri", c.URI, "keys", set.entries, "ms", took.Milliseconds())
 		return
-	}
-	if tookTurn {
-		c.turns.giveBack()
 	}
 	if !slept {
 		c.failures++

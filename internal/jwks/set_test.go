@@ -1,0 +1,423 @@
+package jwks
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/big"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// signers has one private key for each kind of key. They are made once, for RSA keys are slow to make.
+var signers = sync.OnceValue(func() map[string]crypto.Signer {
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	must(err)
+	keys := map[string]crypto.Signer{"Ed25519": ed}
+	for _, curve := range []elliptic.Curve{elliptic.P224(), elliptic.P256(), elliptic.P384(), elliptic.P521()} {
+		keys[curve.Params().Name], err = ecdsa.GenerateKey(curve, rand.Reader)
+		must(err)
+	}
+	keys["RSA"], err = rsa.GenerateKey(rand.Reader, 2048)
+	must(err)
+	return keys
+})
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+
+// public returns the JWK of a signer's public half, under the kid "k".
+func public(kind string) map[string]any {
+	switch k := signers()[kind].Public().(type) {
+	case ed25519.PublicKey:
+		return map[string]any{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": b64(k)}
+	case *ecdsa.PublicKey:
+		point, err := k.Bytes() // 4, x, y
+		must(err)
+		half := (len(point) - 1) / 2
+		return map[string]any{"kty": "EC", "crv": kind, "kid": "k", "x": b64(point[1 : 1+half]), "y": b64(point[1+half:])}
+	case *rsa.PublicKey:
+		return map[string]any{"kty": "RSA", "kid": "k", "n": b64(k.N.Bytes()), "e": "AQAB"}
+	}
+	panic(kind)
+}
+
+// with returns the JWK with members replaced; nil removes one.
+func with(jwk map[string]any, members map[string]any) map[string]any {
+	jwk = maps.Clone(jwk)
+	for name, value := range members {
+		if jwk[name] = value; value == nil {
+			delete(jwk, name)
+		}
+	}
+	return jwk
+}
+
+func setOf(keys ...any) []byte {
+	text, err := json.Marshal(map[string]any{"keys": keys})
+	must(err)
+	return text
+}
+
+// modulus is an odd number of that many bits, after that many zero bytes.
+func modulus(bits, zeros int) string {
+	n := new(big.Int).Lsh(big.NewInt(1), uint(bits-1))
+	return b64(append(make([]byte, zeros), n.SetBit(n, 0, 1).Bytes()...))
+}
+
+func TestKeys(t *testing.T) {
+	t.Parallel()
+	type m = map[string]any
+	rs := []string{"PS256", "PS384", "PS512", "RS256", "RS384", "RS512"}
+	offCurve := func(kind string) m {
+		x, _ := base64.RawURLEncoding.DecodeString(public(kind)["x"].(string))
+		x[len(x)-1] ^= 1
+		return with(public(kind), m{"x": b64(x)})
+	}
+	bytes := func(n int) string { return b64(make([]byte, n)) }
+	for _, c := range []struct {
+		name string
+		jwk  any      // a json.RawMessage or what marshals to the JWK
+		algs []string // that it fits; none: it is skipped
+		why  string   // a part of the reason then
+	}{
+		{name: "Ed25519", jwk: public("Ed25519"), algs: []string{"EdDSA"}},
+		{name: "P-256", jwk: public("P-256"), algs: []string{"ES256"}},
+		{name: "P-384", jwk: public("P-384"), algs: []string{"ES384"}},
+		{name: "P-521", jwk: public("P-521"), algs: []string{"ES512"}},
+		{name: "RSA", jwk: public("RSA"), algs: rs},
+		{name: "use sig", jwk: with(public("RSA"), m{"use": "sig"}), algs: rs},
+		{name: "key_ops with verify", jwk: with(public("RSA"), m{"key_ops": []string{"sign", "verify"}}), algs: rs},
+		{name: "own alg", jwk: with(public("RSA"), m{"alg": "PS384"}), algs: []string{"PS384"}},
+		{name: "own alg EdDSA", jwk: with(public("Ed25519"), m{"alg": "EdDSA"}), algs: []string{"EdDSA"}},
+		{name: "own alg Ed25519", jwk: with(public("Ed25519"), m{"alg": "Ed25519"}), algs: []string{"EdDSA"}},
+		{name: "unknown members", jwk: with(public("Ed25519"), m{"iss": m{"a": 1}, "KTY": "oct", "D": "x"}), algs: []string{"EdDSA"}},
+		{name: "RSA with leading zeros", jwk: with(public("RSA"), m{"n": "AAAA" + public("RSA")["n"].(string)}), algs: rs},
+		{name: "RSA 8192", jwk: with(public("RSA"), m{"n": modulus(8192, 0)}), algs: rs},
+		{name: "exponent 3", jwk: with(public("RSA"), m{"e": "Aw"}), algs: rs},
+		{name: "exponent 2^31-1", jwk: with(public("RSA"), m{"e": "f____w"}), algs: rs},
+
+		{name: "no kid", jwk: with(public("Ed25519"), m{"kid": nil}), why: "no kid"},
+		{name: "empty kid", jwk: with(public("Ed25519"), m{"kid": ""}), why: "no kid"},
+		{name: "kid is a number", jwk: with(public("Ed25519"), m{"kid": 1}), why: "no kid"},
+		{name: "kid is null", jwk: json.RawMessage(`{"kty":"OKP","kid":null}`), why: "no kid"},
+		{name: "not an object", jwk: []string{"a"}, why: "not a JSON object"},
+		{name: "null", jwk: nil, why: "not a JSON object"},
+		{name: "duplicate member", jwk: json.RawMessage(`{"kty":"OKP","kid":"k","kid":"k"}`), why: "strict JSON"},
+		{name: "duplicate member, deep", jwk: json.RawMessage(`{"kty":"OKP","kid":"k","a":[{"b":1,"b":2}]}`), why: "strict JSON"},
+		{name: "invalid UTF-8", jwk: json.RawMessage("{\"kty\":\"OKP\",\"kid\":\"k\",\"a\":\"\xff\"}"), why: "strict JSON"},
+		{name: "no kty", jwk: with(public("Ed25519"), m{"kty": nil}), why: "kty is not"},
+		{name: "kty in another case", jwk: with(public("RSA"), m{"kty": "rsa"}), why: "kty is not"},
+		{name: "symmetric", jwk: m{"kty": "oct", "kid": "k", "k": "c2VjcmV0"}, why: "private or symmetric"},
+		{name: "symmetric without its key", jwk: m{"kty": "oct", "kid": "k"}, why: "kty is not"},
+		{name: "public key with a symmetric one", jwk: with(public("RSA"), m{"k": "c2VjcmV0"}), why: "private or symmetric"},
+		{name: "private Ed25519", jwk: with(public("Ed25519"), m{"d": bytes(32)}), why: "private or symmetric"},
+		{name: "private, null", jwk: json.RawMessage(strings.TrimSuffix(string(mustJSON(public("Ed25519"))), "}") + `,"d":null}`), why: "private or symmetric"},
+		{name: "a prime of RSA", jwk: with(public("RSA"), m{"p": "Aw"}), why: "private or symmetric"},
+		{name: "the other prime", jwk: with(public("RSA"), m{"q": "Aw"}), why: "private or symmetric"},
+		{name: "dp", jwk: with(public("RSA"), m{"dp": "Aw"}), why: "private or symmetric"},
+		{name: "dq", jwk: with(public("RSA"), m{"dq": "Aw"}), why: "private or symmetric"},
+		{name: "qi", jwk: with(public("RSA"), m{"qi": "Aw"}), why: "private or symmetric"},
+		{name: "oth", jwk: with(public("RSA"), m{"oth": []m{}}), why: "private or symmetric"},
+		{name: "use enc", jwk: with(public("RSA"), m{"use": "enc"}), why: "use is not sig"},
+		{name: "use of another type", jwk: with(public("RSA"), m{"use": []string{"sig"}}), why: "use is not sig"},
+		{name: "key_ops without verify", jwk: with(public("RSA"), m{"key_ops": []string{"encrypt"}}), why: "key_ops"},
+		{name: "key_ops empty", jwk: with(public("RSA"), m{"key_ops": []string{}}), why: "key_ops"},
+		{name: "key_ops is a string", jwk: with(public("RSA"), m{"key_ops": "verify"}), why: "key_ops"},
+		{name: "alg of another type of key", jwk: with(public("RSA"), m{"alg": "ES256"}), why: "alg does not fit"},
+		{name: "alg of another curve", jwk: with(public("P-256"), m{"alg": "ES384"}), why: "alg does not fit"},
+		{name: "alg of encryption", jwk: with(public("RSA"), m{"alg": "RSA-OAEP"}), why: "alg does not fit"},
+		{name: "alg is null", jwk: json.RawMessage(strings.TrimSuffix(string(mustJSON(public("RSA"))), "}") + `,"alg":null}`), why: "alg does not fit"},
+		{name: "alg is empty", jwk: with(public("RSA"), m{"alg": ""}), why: "alg does not fit"},
+		{name: "RSA 2047", jwk: with(public("RSA"), m{"n": modulus(2047, 0)}), why: "2047 bits"},
+		{name: "RSA 2047 with leading zeros", jwk: with(public("RSA"), m{"n": modulus(2047, 8)}), why: "2047 bits"},
+		{name: "RSA 8193", jwk: with(public("RSA"), m{"n": modulus(8193, 0)}), why: "8193 bits"},
+		{name: "RSA modulus of zeros", jwk: with(public("RSA"), m{"n": bytes(256)}), why: " 0 bits"},
+		{name: "RSA modulus missing", jwk: with(public("RSA"), m{"n": nil}), why: " 0 bits"},
+		{name: "RSA modulus padded", jwk: with(public("RSA"), m{"n": public("RSA")["n"].(string) + "=="}), why: " 0 bits"},
+		{name: "exponent 1", jwk: with(public("RSA"), m{"e": "AQ"}), why: "exponent"},
+		{name: "exponent 2", jwk: with(public("RSA"), m{"e": "Ag"}), why: "exponent"},
+		{name: "exponent even", jwk: with(public("RSA"), m{"e": "AQAA"}), why: "exponent"},
+		{name: "exponent 2^31+1", jwk: with(public("RSA"), m{"e": "gAAAAQ"}), why: "exponent"},
+		{name: "exponent 2^64+1", jwk: with(public("RSA"), m{"e": "AQAAAAAAAAAB"}), why: "exponent"},
+		{name: "exponent missing", jwk: with(public("RSA"), m{"e": nil}), why: "exponent"},
+		{name: "P-224", jwk: public("P-224"), why: "curve is not P-256"},
+		{name: "secp256k1", jwk: with(public("P-256"), m{"crv": "secp256k1"}), why: "curve is not P-256"},
+		{name: "EC without crv", jwk: with(public("P-256"), m{"crv": nil}), why: "curve is not P-256"},
+		{name: "EC off its curve", jwk: offCurve("P-256"), why: "not on its curve"},
+		{name: "EC of another curve", jwk: with(public("P-256"), m{"crv": "P-384"}), why: "coordinates are not of 48"},
+		{name: "EC at infinity", jwk: with(public("P-256"), m{"x": bytes(32), "y": bytes(32)}), why: "not on its curve"},
+		{name: "EC x short", jwk: with(public("P-256"), m{"x": bytes(31)}), why: "coordinates are not of 32"},
+		{name: "EC y long", jwk: with(public("P-256"), m{"y": bytes(33)}), why: "coordinates are not of 32"},
+		{name: "EC y missing", jwk: with(public("P-521"), m{"y": nil}), why: "coordinates are not of 66"},
+		{name: "X25519", jwk: with(public("Ed25519"), m{"crv": "X25519"}), why: "curve is not Ed25519"},
+		{name: "Ed448", jwk: with(public("Ed25519"), m{"crv": "Ed448"}), why: "curve is not Ed25519"},
+		{name: "Ed25519 x short", jwk: with(public("Ed25519"), m{"x": bytes(31)}), why: "x is not of 32"},
+		{name: "Ed25519 x long", jwk: with(public("Ed25519"), m{"x": bytes(33)}), why: "x is not of 32"},
+		{name: "Ed25519 x missing", jwk: with(public("Ed25519"), m{"x": nil}), why: "x is not of 32"},
+		{name: "Ed25519 x in another alphabet", jwk: with(public("Ed25519"), m{"x": strings.Repeat("+", 43)}), why: "x is not of 32"},
+		{name: "broken member that jwx reads", jwk: with(public("Ed25519"), m{"x5u": 7}), why: "parameters are broken"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			good := with(public("Ed25519"), m{"kid": "good"})
+			frame := setOf(good, json.RawMessage("0"))
+			set, skipped, err := Parse([]byte(strings.Replace(string(frame), ",0]", ","+string(mustJSON(c.jwk))+"]", 1)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if fit, _ := set.verifiers("good", "EdDSA"); len(fit) != 1 {
+				t.Error("the good key beside it is gone")
+			}
+			if got := slices.Sorted(maps.Keys(set.keys["k"])); !slices.Equal(got, c.algs) {
+				t.Errorf("fits %v, want %v", got, c.algs)
+			}
+			switch {
+			case len(c.algs) > 0 && len(skipped) != 0:
+				t.Errorf("skipped: %v", skipped)
+			case len(c.algs) == 0 && (len(skipped) != 1 || !strings.Contains(skipped[0].Why, c.why)):
+				t.Errorf("skipped %v, want one for %q", skipped, c.why)
+			}
+		})
+	}
+}
+
+func mustJSON(v any) []byte {
+	if raw, ok := v.(json.RawMessage); ok {
+		return raw // Marshal would mend or refuse it
+	}
+	text, err := json.Marshal(v)
+	must(err)
+	return text
+}
+
+func TestFrames(t *testing.T) {
+	t.Parallel()
+	key := string(mustJSON(public("Ed25519")))
+	for _, c := range []struct {
+		name, text string
+		keys       int
+		err        string
+	}{
+		{name: "one", text: `{"keys":[` + key + `]}`, keys: 1},
+		{name: "more members, twice", text: `{"a":1,"a":2,"Keys":7,"keys":[` + key + `]}`, keys: 1},
+		{name: "explicitly empty", text: `{"keys":[]}`, keys: 0},
+		{name: "1000", text: `{"keys":[` + strings.Repeat(key+",", 999) + key + `]}`, keys: 1000},
+		{name: "1001", text: `{"keys":[` + strings.Repeat(key+",", 1000) + key + `]}`, err: "1001 keys"},
+		{name: "no members", text: `{}`, err: `no "keys" array`},
+		{name: "null keys", text: `{"keys":null}`, err: `no "keys" array`},
+		{name: "keys is an object", text: `{"keys":{}}`, err: `no "keys" array`},
+		{name: "Keys", text: `{"Keys":[` + key + `]}`, err: `no "keys" array`},
+		{name: "an array", text: `[` + key + `]`, err: "not a JSON object"},
+		{name: "null", text: `null`, err: `no "keys" array`},
+		{name: "nothing", text: ``, err: "not a JSON object"},
+		{name: "HTML", text: `<html>`, err: "not a JSON object"},
+		{name: "cut off", text: `{"keys":[` + key, err: "not a JSON object"},
+		{name: "none usable", text: `{"keys":[{"kty":"oct","kid":"a"},{}]}`, err: "none of its 2 keys is usable"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			set, _, err := Parse([]byte(c.text))
+			switch {
+			case c.err == "" && (err != nil || set.entries != c.keys):
+				t.Errorf("%+v, %v, want %d keys", set, err, c.keys)
+			case c.err != "" && (set != nil || err == nil || !strings.Contains(err.Error(), c.err)):
+				t.Errorf("%v, want %q", err, c.err)
+			}
+		})
+	}
+}
+
+// A kid whose key was skipped is known, or every token with it would cause a fetch.
+func TestKidOfSkippedKeyIsKnown(t *testing.T) {
+	t.Parallel()
+	set, skipped, err := Parse(setOf(public("RSA"), map[string]any{"kty": "OKP", "crv": "X25519", "kid": strings.Repeat("é", 70)}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fit, known := set.verifiers(strings.Repeat("é", 70), "EdDSA"); len(fit) != 0 || !known {
+		t.Errorf("%d keys, known %v", len(fit), known)
+	}
+	if fit, known := set.verifiers("k", "ES256"); len(fit) != 0 || !known {
+		t.Errorf("alg that does not fit: %d keys, known %v", len(fit), known)
+	}
+	if fit, known := set.verifiers("other", "RS256"); len(fit) != 0 || known {
+		t.Errorf("other kid: %d keys, known %v", len(fit), known)
+	}
+	if want := (Skipped{"OKP", strings.Repeat("é", 64), "its curve is not Ed25519"}); len(skipped) != 1 || skipped[0] != want {
+		t.Errorf("%v, want %v", skipped, want)
+	}
+}
+
+func TestKeysOfOneKid(t *testing.T) {
+	t.Parallel()
+	var same []any
+	for range 6 {
+		same = append(same, public("Ed25519"))
+	}
+	set, _, err := Parse(setOf(append(same, public("P-256"))...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fit, _ := set.verifiers("k", "EdDSA"); len(fit) != 4 {
+		t.Errorf("%d keys are tried, want 4", len(fit))
+	}
+	if fit, _ := set.verifiers("k", "ES256"); len(fit) != 1 {
+		t.Errorf("%d keys of the other type, want 1", len(fit))
+	}
+}
+
+var kinds = map[string]string{
+	"EdDSA": "Ed25519", "ES256": "P-256", "ES384": "P-384", "ES512": "P-521",
+	"RS256": "RSA", "RS384": "RSA", "RS512": "RSA", "PS256": "RSA", "PS384": "RSA", "PS512": "RSA",
+}
+
+func TestSignatures(t *testing.T) {
+	t.Parallel()
+	for alg, kind := range kinds {
+		t.Run(alg, func(t *testing.T) {
+			t.Parallel()
+			set, _, err := Parse(setOf(public(kind)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fit, _ := set.verifiers("k", alg)
+			if len(fit) != 1 {
+				t.Fatalf("%d keys", len(fit))
+			}
+			signature, err := jwt.GetSigningMethod(alg).Sign("a.b", signers()[kind])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !fit[0]([]byte("a.b"), signature) {
+				t.Error("the signature does not verify")
+			}
+			if fit[0]([]byte("a.c"), signature) {
+				t.Error("it verifies another text")
+			}
+			for name, bad := range map[string][]byte{
+				"none": nil, "cut": signature[1:], "longer": append(slices.Clone(signature), 0), "zeros": make([]byte, len(signature)),
+			} {
+				if fit[0]([]byte("a.b"), bad) {
+					t.Errorf("%s: verifies", name)
+				}
+			}
+			for other, kindOfOther := range kinds {
+				if kindOfOther == kind && other != alg {
+					foreign, err := jwt.GetSigningMethod(other).Sign("a.b", signers()[kind])
+					if err != nil {
+						t.Fatal(err)
+					}
+					if fit[0]([]byte("a.b"), foreign) {
+						t.Errorf("a signature of %s verifies", other)
+					}
+				}
+			}
+		})
+	}
+}
+
+// RFC 7518 §3.5: the salt is as long as the hash.
+func TestSaltOfPSS(t *testing.T) {
+	t.Parallel()
+	set, _, err := Parse(setOf(public("RSA")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fit, _ := set.verifiers("k", "PS256")
+	h := crypto.SHA256.New()
+	h.Write([]byte("a.b"))
+	for salt, want := range map[int]bool{32: true, 31: false, 20: false, rsa.PSSSaltLengthAuto: false} {
+		signature, err := rsa.SignPSS(rand.Reader, signers()["RSA"].(*rsa.PrivateKey), crypto.SHA256, h.Sum(nil), &rsa.PSSOptions{SaltLength: salt})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fit[0]([]byte("a.b"), signature); got != want {
+			t.Errorf("salt %d: %v, want %v", salt, got, want)
+		}
+	}
+}
+
+func TestPinned(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, text, err string }{
+		{"good", string(setOf(public("Ed25519"))), ""},
+		{"not JSON", "{", "not a JSON object"},
+		{"empty", `{"keys":[]}`, "no keys"},
+		{"one of two unusable", string(setOf(public("Ed25519"), with(public("RSA"), map[string]any{"d": "AQ"}))), "private or symmetric"},
+	} {
+		p, err := NewPinned([]byte(c.text))
+		switch {
+		case c.err != "":
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%s: %v, want %q", c.name, err, c.err)
+			}
+		case err != nil:
+			t.Errorf("%s: %v", c.name, err)
+		default:
+			if fit, known, err := p.Verifiers(t.Context(), "k", "EdDSA"); len(fit) != 1 || !known || err != nil {
+				t.Errorf("%d, %v, %v", len(fit), known, err)
+			}
+			if _, ok := p.Age(); ok {
+				t.Error("it has an age")
+			}
+		}
+	}
+}
+
+// Whatever an issuer sends, its keys do not panic when they are used, now or later.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(`{"keys":[]}`))
+	f.Add([]byte(`{"keys":[{"kty":"oct","kid":"a","k":"AA"}]}`))
+	for kind := range signers() {
+		f.Add(setOf(public(kind)))
+		f.Add(setOf(with(public(kind), map[string]any{"use": "sig", "alg": "RS256", "key_ops": []string{"verify"}}), nil, 7))
+	}
+	signature := make([]byte, 512)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		set, skipped, err := Parse(text)
+		if (set == nil) != (err != nil) {
+			t.Fatalf("%v, %v", set, err)
+		}
+		if err != nil {
+			return
+		}
+		if set.entries < len(skipped) || set.entries > maxKeys {
+			t.Errorf("%d keys, %d skipped", set.entries, len(skipped))
+		}
+		for kid, byAlg := range set.keys {
+			for alg, all := range byAlg {
+				if kinds[alg] == "" || kid == "" || len(all) > maxSameKid {
+					t.Errorf("kid %q has %d keys for %q", kid, len(all), alg)
+				}
+				for _, verify := range all {
+					for _, n := range []int{0, 1, 64, 96, 132, 256, 512} {
+						if verify([]byte("a.b"), signature[:n]) && alg != "EdDSA" { // a key of small order verifies zeros
+							t.Errorf("%s: %d zeros verify", alg, n)
+						}
+					}
+				}
+			}
+		}
+		again, _, err := Parse(text)
+		if err != nil || fmt.Sprint(slices.Sorted(maps.Keys(again.keys))) != fmt.Sprint(slices.Sorted(maps.Keys(set.keys))) {
+			t.Errorf("read twice, not the same: %v", err)
+		}
+	})
+}
