@@ -107,7 +107,7 @@ func TestKeys(t *testing.T) {
 		{name: "own alg", jwk: with(public("RSA"), m{"alg": "PS384"}), algs: []string{"PS384"}},
 		{name: "own alg EdDSA", jwk: with(public("Ed25519"), m{"alg": "EdDSA"}), algs: []string{"EdDSA"}},
 		{name: "own alg Ed25519", jwk: with(public("Ed25519"), m{"alg": "Ed25519"}), algs: []string{"EdDSA"}},
-		{name: "unknown members", jwk: with(public("Ed25519"), m{"iss": m{"a": 1}, "KTY": "oct", "D": "x"}), algs: []string{"EdDSA"}},
+		{name: "unknown members", jwk: with(public("Ed25519"), m{"iss": m{"a": 1}, "X": 7}), algs: []string{"EdDSA"}},
 		{name: "RSA with leading zeros", jwk: with(public("RSA"), m{"n": "AAAA" + public("RSA")["n"].(string)}), algs: rs},
 		{name: "RSA 8192", jwk: with(public("RSA"), m{"n": modulus(8192, 0)}), algs: rs},
 		{name: "exponent 3", jwk: with(public("RSA"), m{"e": "Aw"}), algs: rs},
@@ -172,6 +172,7 @@ func TestKeys(t *testing.T) {
 		{name: "Ed25519 x long", jwk: with(public("Ed25519"), m{"x": bytes(33)}), why: "x is not of 32"},
 		{name: "Ed25519 x missing", jwk: with(public("Ed25519"), m{"x": nil}), why: "x is not of 32"},
 		{name: "Ed25519 x in another alphabet", jwk: with(public("Ed25519"), m{"x": strings.Repeat("+", 43)}), why: "x is not of 32"},
+		{name: "d in another case, which jwx reads", jwk: with(public("Ed25519"), m{"D": bytes(32)}), why: "parameters are broken"},
 		{name: "broken member that jwx reads", jwk: with(public("Ed25519"), m{"x5u": 7}), why: "parameters are broken"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
