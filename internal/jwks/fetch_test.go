@@ -1,0 +1,159 @@
+package jwks
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestFetch(t *testing.T) {
+	t.Parallel()
+	good := string(setOf(public("Ed25519")))
+	big := func(n int) string { return good[:len(good)-1] + strings.Repeat(" ", n-len(good)) + "}" }
+	for _, c := range []struct {
+		name   string
+		status int
+		body   string
+		err    string
+	}{
+		{"good", 200, good, ""},
+		{"1 MiB", 200, big(1 << 20), ""},
+		{"more than 1 MiB", 200, big(1<<20 + 1), "more than 1048576 bytes"},
+		{"201", 201, good, "status 201"},
+		{"404", 404, good, "status 404"},
+		{"503", 503, good, "status 503"},
+		{"redirect", 302, good, "status 302"},
+		{"permanent redirect", 308, good, "status 308"},
+		{"{}", 200, "{}", `no "keys" array`},
+		{"null keys", 200, `{"keys":null}`, `no "keys" array`},
+		{"HTML", 200, "<!DOCTYPE html>", "not a JSON object"},
+		{"nothing", 200, "", "not a JSON object"},
+		{"none usable", 200, `{"keys":[{"kty":"oct","kid":"s"}]}`, "none of its 1 keys"},
+		{"cut off", 200, "", "reading the reply"},
+		{"reset", 0, "", "fetching"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var paths, connections atomic.Int32
+			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				paths.Add(1)
+				switch {
+				case c.name == "reset":
+					panic(http.ErrAbortHandler)
+				case c.name == "cut off":
+					w.Header().Set("Content-Length", "100")
+				case c.status/100 == 3:
+					w.Header().Set("Location", "/elsewhere")
+				}
+				if r.ProtoMajor != 1 || r.Method != "GET" || !strings.Contains(r.Header.Get("Accept"), "application/jwk-set+json") {
+					t.Errorf("%s by %s, Accept: %s", r.Method, r.Proto, r.Header.Get("Accept"))
+				}
+				w.WriteHeader(c.status)
+				io.WriteString(w, c.body)
+			}))
+			srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+			srv.EnableHTTP2 = true
+			srv.Config.ConnState = connCounter(&connections)
+			srv.StartTLS()
+			defer srv.Close()
+			client := NewClient()
+			client.Transport.(*http.Transport).TLSClientConfig = srv.Client().Transport.(*http.Transport).TLSClientConfig
+			var log bytes.Buffer
+			cache := &Cache{
+				URI: srv.URL, Client: client, TTL: time.Minute, MaxStale: time.Hour,
+				Now: time.Now, Log: slog.New(slog.NewTextHandler(&log, nil)),
+			}
+			err := cache.Refresh(t.Context())
+			switch {
+			case c.err == "" && err != nil:
+				t.Error(err)
+			case c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err) || !strings.Contains(err.Error(), srv.URL)):
+				t.Errorf("%v, want %s and %s", err, srv.URL, c.err)
+			}
+			if n := paths.Load(); n != 1 {
+				t.Errorf("%d requests", n)
+			}
+			if line := log.String(); c.err != "" && !strings.Contains(line, srv.URL) || strings.Contains(line, public("Ed25519")["x"].(string)) {
+				t.Errorf("log: %s", line)
+			}
+			cache.TTL = 0
+			_ = cache.Refresh(t.Context())
+			if n := connections.Load(); c.err == "" && n != 2 {
+				t.Errorf("%d connections for two fetches: one would not survive a freeze", n)
+			}
+		})
+	}
+}
+
+func connCounter(n *atomic.Int32) func(c net.Conn, s http.ConnState) {
+	return func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			n.Add(1)
+		}
+	}
+}
+
+func TestSkippedKeysAreNamed(t *testing.T) {
+	t.Parallel()
+	body := setOf(public("Ed25519"), map[string]any{"kty": "oct", "kid": "shared", "k": "c2VjcmV0"})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(body) }))
+	defer srv.Close()
+	var log bytes.Buffer
+	cache := &Cache{
+		URI: srv.URL, Client: NewClient(), TTL: time.Minute, MaxStale: time.Hour,
+		Now: time.Now, Log: slog.New(slog.NewTextHandler(&log, nil)),
+	}
+	for range 2 {
+		if err := cache.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := fmt.Sprintf(`level=WARN msg="key skipped" uri=%s kty=oct kid=shared why="holds a private or symmetric key"`, srv.URL)
+	if got := log.String(); strings.Count(got, want) != 1 || strings.Contains(got, "c2VjcmV0") {
+		t.Errorf("log lacks %s once:\n%s", want, got)
+	}
+}
+
+func TestCheckURL(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"https://issuer.example":               "",
+		"https://issuer.example:8443/a?b=c":    "",
+		"http://localhost:9000/__zuplo":        "",
+		"http://127.0.0.1/x":                   "",
+		"http://127.8.9.10/x":                  "",
+		"http://[::1]:80/x":                    "",
+		"http://issuer.example":                "not https",
+		"http://localhost.example":             "not https",
+		"http://127.0.0.1.example":             "not https",
+		"http://127.0.0.1@issuer.example":      "not https",
+		"ftp://localhost/":                     "not https",
+		"https://user@issuer.example":          "userinfo",
+		"https://user:password@issuer.example": "userinfo",
+		"https://issuer.example/#":             "fragment",
+		"https://issuer.example/#a":            "fragment",
+		"https://":                             "host",
+		"https://:443":                         "host",
+		"issuer.example":                       "host",
+		"/path":                                "host",
+		"":                                     "host",
+		"https://issuer.example/%zz":           "not a URL",
+		"https://issuer.example\n":             "not a URL",
+	} {
+		err := CheckURL(text)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), "password") {
+			t.Errorf("the password is in %v", err)
+		}
+	}
+}
