@@ -160,6 +160,7 @@ func TestProxyEventClaims(t *testing.T) {
 		`{"requestContext":{"authorizer":{"claims":"{\"a\":12345678901234567890}"}}}`: `{"a":12345678901234567890}`,
 		`{"requestContext":{"authorizer":{"claims":{"a":1}}}}`:                        "",
 		`{"requestContext":{"authorizer":{"principalId":"x"}}}`:                       "",
+		`{"requestContext":{"authorizer":{"claims":""}}}`:                             "",
 		`{"requestContext":{"authorizer":null}}`:                                      "",
 		`{"requestContext":{}}`:                                                       "",
 	} {

@@ -236,17 +236,13 @@ func (f *flight) wait(ctx context.Context, limit time.Duration) error {
 // now strips the monotonic reading, which a suspended machine does not advance.
 func (c *Cache) now() time.Time { return c.Now().Round(0) }
 
-// age is how long ago t was. A clock that stepped back a little makes it zero; one that stepped back further
-// makes it endless, so that what depends on it is asked for anew.
+// age is how long ago t was. A clock that stepped back a little makes it negative, which counts as young; one that
+// stepped back further makes it endless, so that what depends on it is asked for anew.
 func age(t, now time.Time) time.Duration {
-	d := now.Sub(t)
-	switch {
-	case d < -clockSkew:
-		return 1<<63 - 1
-	case d < 0:
-		return 0
+	if d := now.Sub(t); d >= -clockSkew {
+		return d
 	}
-	return d
+	return 1<<63 - 1
 }
 
 // backoff is 1 s after the first failure, doubling to 30 s.

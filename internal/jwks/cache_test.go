@@ -179,6 +179,11 @@ func TestCache(t *testing.T) {
 			{after: 30 * s, kid: "x", want: "unknown", asked: 7}, {kid: "x", want: "unknown", asked: 8}, {kid: "x", want: "unknown", asked: 9},
 			{kid: "x", want: "unknown", asked: 9},
 		},
+		"a turn comes each 10 s, whenever it is taken": {
+			first, {kid: "x", want: "unknown", asked: 2}, {kid: "x", want: "unknown", asked: 3}, {kid: "x", want: "unknown", asked: 4},
+			{after: 15 * s, kid: "x", want: "unknown", asked: 5}, {after: 5*s - 1, kid: "x", want: "unknown", asked: 5},
+			{after: 1, kid: "x", want: "unknown", asked: 6}, {kid: "x", want: "unknown", asked: 6},
+		},
 		"a failed fetch gives its turn back": {
 			first, {issuer: "503", kid: "x", want: "fault", asked: 2}, {after: s, kid: "x", want: "fault", asked: 3},
 			{after: 2 * s, kid: "x", want: "fault", asked: 4}, {after: 4 * s, kid: "x", want: "fault", asked: 5},
@@ -228,6 +233,15 @@ func TestCache(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// The monotonic clock stands still, or not, while the machine sleeps: ages must not come from it.
+func TestWallClock(t *testing.T) {
+	t.Parallel()
+	c := &Cache{Now: time.Now}
+	if now := c.now().String(); strings.Contains(now, " m=") {
+		t.Errorf("%s has a monotonic reading", now)
 	}
 }
 

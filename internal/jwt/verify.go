@@ -141,7 +141,8 @@ func (v *Verifier) Verify(ctx context.Context, authorization string) (t Token, e
 		return t, reject(Issuer)
 	}
 	t.Issuer = claims.issuer
-	if !claims.expiry.ok || !before(now, claims.expiry.seconds+v.Leeway.Seconds()) {
+	// An absent exp is 0: it passed in 1970.
+	if !before(now, claims.expiry.seconds+v.Leeway.Seconds()) {
 		return t, reject(Expired)
 	}
 
@@ -180,7 +181,7 @@ func (v *Verifier) checkClaims(c *Claims, now time.Time) Reason {
 		return NotYetValid
 	case len(v.Audiences) > 0 && !slices.ContainsFunc(c.audience, func(a string) bool { return slices.Contains(v.Audiences, a) }):
 		return Audience
-	case v.MaxTokenAge > 0 && (!c.issuedAt.ok || !before(now, c.issuedAt.seconds+(v.MaxTokenAge).Seconds()+leeway)):
+	case v.MaxTokenAge > 0 && !before(now, c.issuedAt.seconds+v.MaxTokenAge.Seconds()+leeway): // an absent iat is 0, too
 		return TooOld
 	}
 	return ""

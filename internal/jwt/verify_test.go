@@ -79,6 +79,7 @@ func TestVerify(t *testing.T) {
 		{name: "good", fetched: true},
 		{name: "Ed25519 is EdDSA", header: `{"alg":"Ed25519","kid":"k1"}`, fetched: true},
 		{name: "typ at+jwt", header: `{"alg":"EdDSA","kid":"k1","typ":"application/AT+jwt"}`, fetched: true},
+		{name: "typ in another case", header: `{"alg":"EdDSA","kid":"k1","typ":"jwt"}`, fetched: true},
 		{name: "key material in the header is not looked at", header: `{"alg":"EdDSA","kid":"k1","jwk":7,"jku":null,"x5u":[],"x5c":{}}`, fetched: true},
 		{name: "names match exactly", header: `{"ALG":7,"alg":"EdDSA","kid":"k1","KID":null}`, fetched: true},
 		{name: "escaped kid", header: `{"alg":"EdDSA","kid":"\u006b1"}`, fetched: true},
@@ -132,6 +133,7 @@ func TestVerify(t *testing.T) {
 		{name: "kid unknown", header: `{"alg":"EdDSA","kid":"k2"}`, want: UnknownKey, fetched: true},
 		{name: "nbf within leeway", payload: claims(`"sub"`, `"nbf":1800000030,"sub"`), fetched: true},
 		{name: "nbf in the future", payload: claims(`"sub"`, `"nbf":1800000031,"sub"`), want: NotYetValid, fetched: true},
+		{name: "iat within leeway", payload: claims("1799999990", "1800000030"), fetched: true},
 		{name: "iat in the future", payload: claims("1799999990", "1800000031"), want: NotYetValid, fetched: true},
 		{name: "aud array", payload: claims(`"us"`, `["x","them"]`), fetched: true},
 		{name: "aud other", payload: claims(`"us"`, `"US"`), want: Audience, fetched: true},
@@ -256,6 +258,10 @@ func TestTokenTellsOnlyConfiguredNames(t *testing.T) {
 	got, _ = v.Verify(t.Context(), "Bearer "+sign(t, `{"alg":"Ed25519","kid":"k1"}`, `{"iss":"evil"}`))
 	if got.Alg != "EdDSA" || got.Issuer != "" {
 		t.Errorf("issuer not configured: %+v", got)
+	}
+	got, err := v.Verify(t.Context(), "Bearer "+sign(t, `{"alg":"EdDSA","kid":"k2"}`, goodClaims))
+	if err == nil || got.Alg != "EdDSA" || got.Issuer != "https://issuer.example" || got.Claims.JSON != nil {
+		t.Errorf("a rejected token: %+v", got)
 	}
 }
 
