@@ -49,9 +49,7 @@ func readConfig(getenv func(string) string) (config, error) {
 	for i, alg := range c.algorithms {
 		c.algorithms[i] = jwt.CanonicalAlgorithm(alg)
 	}
-	if err := c.logLevel.UnmarshalText([]byte(r.choice("LOG_LEVEL", "INFO", "DEBUG", "WARN", "ERROR"))); err != nil {
-		r.wrong("LOG_LEVEL", err)
-	}
+	_ = c.logLevel.UnmarshalText([]byte(r.choice("LOG_LEVEL", "INFO", "DEBUG", "WARN", "ERROR"))) // all are names of slog's
 
 	names := r.list("ISSUER", "", checkIssuer)
 	if getenv("ISSUER") == "" {

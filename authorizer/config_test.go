@@ -1,0 +1,184 @@
+package main
+
+import (
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"zuplo-lambda-authorizer/internal/jwt"
+)
+
+const (
+	goodSet   = `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}` // RFC 8037 §A.2
+	secretSet = `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"}]}`
+)
+
+func read(env map[string]string) (config, error) {
+	return readConfig(func(name string) string { return env[name] })
+}
+
+func TestDefaults(t *testing.T) {
+	t.Parallel()
+	c, err := read(map[string]string{"ISSUER": "https://i.example/__zuplo/issuer", "AUDIENCE": "", "LEEWAY": ""})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config{
+		issuers:        []issuer{{"https://i.example/__zuplo/issuer", "https://i.example/__zuplo/issuer/.well-known/jwks.json", nil}},
+		algorithms:     jwt.Algorithms[:],
+		leeway:         30 * time.Second,
+		principalClaim: "sub",
+		ttl:            5 * time.Minute,
+		maxStale:       24 * time.Hour,
+		policyExpiry:   true,
+		logLevel:       slog.LevelInfo,
+	}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("%+v, want %+v", c, want)
+	}
+}
+
+func TestVariables(t *testing.T) {
+	t.Parallel()
+	type got func(c config) any
+	leeway := func(c config) any { return c.leeway }
+	ttl := func(c config) any { return c.ttl }
+	stale := func(c config) any { return c.maxStale }
+	age := func(c config) any { return c.maxTokenAge }
+	uris := func(c config) any {
+		var all []string
+		for _, i := range c.issuers {
+			all = append(all, i.name+" "+i.jwksURI)
+		}
+		return all
+	}
+	for _, c := range []struct {
+		env  string // NAME=value, on top of an issuer; several separated by spaces
+		get  got
+		want any
+	}{
+		{"ISSUER=https://a.example/", uris, []string{"https://a.example/ https://a.example/.well-known/jwks.json"}},
+		{"ISSUER=https://a.example,https://b.example/x", uris, []string{
+			"https://a.example https://a.example/.well-known/jwks.json", "https://b.example/x https://b.example/x/.well-known/jwks.json"}},
+		{"ISSUER=http://localhost:9000", uris, []string{"http://localhost:9000 http://localhost:9000/.well-known/jwks.json"}},
+		{"JWKS_URI=https://keys.example/k?v=1", uris, []string{"https://i.example https://keys.example/k?v=1"}},
+		{"AUDIENCE=a,b", func(c config) any { return c.audiences }, []string{"a", "b"}},
+		{"ALGORITHMS=ES256,Ed25519", func(c config) any { return c.algorithms }, []string{"ES256", "EdDSA"}},
+		{"LEEWAY=0s", leeway, time.Duration(0)},
+		{"LEEWAY=0", leeway, time.Duration(0)},
+		{"LEEWAY=5m", leeway, 5 * time.Minute},
+		{"MAX_TOKEN_AGE=1s", age, time.Second},
+		{"MAX_TOKEN_AGE=1h30m", age, 90 * time.Minute},
+		{"PRINCIPAL_CLAIM=client_id", func(c config) any { return c.principalClaim }, "client_id"},
+		{"JWKS_TTL=1s", ttl, time.Second},
+		{"JWKS_TTL=24h", ttl, 24 * time.Hour},
+		{"JWKS_TTL=24h", stale, 24 * time.Hour},
+		{"JWKS_MAX_STALE=168h", stale, 7 * 24 * time.Hour},
+		{"JWKS_TTL=10s JWKS_MAX_STALE=10s", stale, 10 * time.Second},
+		{"POLICY_EXPIRY=off", func(c config) any { return c.policyExpiry }, false},
+		{"POLICY_EXPIRY=on", func(c config) any { return c.policyExpiry }, true},
+		{"LOG_LEVEL=DEBUG", func(c config) any { return c.logLevel }, slog.LevelDebug},
+		{"LOG_LEVEL=ERROR", func(c config) any { return c.logLevel }, slog.LevelError},
+		{"JWKS=" + goodSet, func(c config) any { return c.issuers[0].pinned != nil }, true},
+	} {
+		env := map[string]string{"ISSUER": "https://i.example"}
+		for pair := range strings.FieldsSeq(c.env) {
+			name, value, _ := strings.Cut(pair, "=")
+			env[name] = value
+		}
+		conf, err := read(env)
+		if err != nil {
+			t.Errorf("%s: %v", c.env, err)
+		} else if got := c.get(conf); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: %v, want %v", c.env, got, c.want)
+		}
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, value, why string }{
+		{"ISSUER", "", "required"},
+		{"ISSUER", "http://i.example", "not https"},
+		{"ISSUER", "http://localhost.i.example", "not https"},
+		{"ISSUER", "https://u:p@i.example", "userinfo"},
+		{"ISSUER", "https://i.example?a=b", "query"},
+		{"ISSUER", "https://i.example?", "query"},
+		{"ISSUER", "https://i.example#a", "fragment"},
+		{"ISSUER", "i.example", "host"},
+		{"ISSUER", `https://i.example/"`, "quote"},
+		{"ISSUER", "https://i.example/ a", "space"},
+		{"ISSUER", `https://i.example/\`, "backslash"},
+		{"ISSUER", "https://i.example,", "empty item"},
+		{"ISSUER", ",", "empty item"},
+		{"ISSUER", "https://i.example,https://i.example", "twice"},
+		{"JWKS_URI", "http://i.example", "not https"},
+		{"JWKS_URI", "https://u@i.example", "userinfo"},
+		{"JWKS", "{", "not a JSON object"},
+		{"JWKS", `{"keys":[]}`, "no keys"},
+		{"JWKS", secretSet, "private or symmetric"},
+		{"JWKS", `{"keys":[{"kty":"oct","kid":"s","k":"c2VjcmV0"}]}`, "private or symmetric"},
+		{"AUDIENCE", "a,,b", "empty item"},
+		{"AUDIENCE", "a,a", "twice"},
+		{"ALGORITHMS", "none", "not one of"},
+		{"ALGORITHMS", "HS256", "not one of"},
+		{"ALGORITHMS", "eddsa", "not one of"},
+		{"ALGORITHMS", "EdDSA,", "empty item"},
+		{"LEEWAY", "-1s", "not within"},
+		{"LEEWAY", "5m1s", "not within"},
+		{"LEEWAY", "30", "not a duration"},
+		{"MAX_TOKEN_AGE", "0s", "not within"},
+		{"MAX_TOKEN_AGE", "x", "not a duration"},
+		{"JWKS_TTL", "999ms", "not within"},
+		{"JWKS_TTL", "24h1s", "not within"},
+		{"JWKS_MAX_STALE", "4m59s", "not within 5m0s to"},
+		{"JWKS_MAX_STALE", "168h1s", "not within"},
+		{"POLICY_EXPIRY", "yes", "one of on, off"},
+		{"LOG_LEVEL", "info", "one of INFO"},
+		{"LOG_LEVEL", "TRACE", "one of INFO"},
+	} {
+		_, err := read(map[string]string{"ISSUER": "https://i.example", c.name: c.value})
+		if err == nil || !strings.HasPrefix(err.Error(), c.name+": ") || !strings.Contains(err.Error(), c.why) {
+			t.Errorf("%s=%q: %v, want %s", c.name, c.value, err, c.why)
+		} else if strings.Contains(err.Error(), "nWGxne") || strings.Contains(err.Error(), "c2VjcmV0") {
+			t.Errorf("%s: a key's value is in %v", c.name, err)
+		}
+	}
+}
+
+func TestVariablesThatExcludeOneAnother(t *testing.T) {
+	t.Parallel()
+	const two = "https://a.example,https://b.example"
+	for _, c := range []struct {
+		env  map[string]string
+		want []string
+	}{
+		{map[string]string{"ISSUER": two, "JWKS_URI": "https://k.example"}, []string{"JWKS_URI: only with a single issuer"}},
+		{map[string]string{"ISSUER": two, "JWKS": goodSet}, []string{"JWKS: only with a single issuer"}},
+		{map[string]string{"ISSUER": "https://a.example", "JWKS": goodSet, "JWKS_URI": "https://k.example"}, []string{"JWKS: not together with JWKS_URI"}},
+		{map[string]string{"ISSUER": "a,,a", "JWKS": "{", "AUDIENCE": ",", "ALGORITHMS": "none,HS256", "LEEWAY": "1h", "MAX_TOKEN_AGE": "-1s",
+			"JWKS_TTL": "0", "JWKS_MAX_STALE": "999h", "POLICY_EXPIRY": "1", "LOG_LEVEL": "x"},
+			[]string{"AUDIENCE", "AUDIENCE", "ALGORITHMS", "ALGORITHMS", "LEEWAY", "MAX_TOKEN_AGE", "JWKS_TTL", "POLICY_EXPIRY", "JWKS_MAX_STALE",
+				"LOG_LEVEL", "ISSUER", "ISSUER", "ISSUER", "JWKS", "JWKS"}},
+	} {
+		_, err := read(c.env)
+		if err == nil {
+			t.Errorf("%v is accepted", slices.Collect(maps.Keys(c.env)))
+			continue
+		}
+		lines := strings.Split(err.Error(), "\n")
+		if len(lines) != len(c.want) {
+			t.Errorf("%d mistakes, want %d:\n%v", len(lines), len(c.want), err)
+			continue
+		}
+		for _, want := range c.want {
+			if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, want) }) {
+				t.Errorf("%s is not among\n%v", want, err)
+			}
+		}
+	}
+}

@@ -1,0 +1,544 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambdacontext"
+	golangjwt "github.com/golang-jwt/jwt/v5"
+
+	"zuplo-lambda-authorizer/internal/jwt"
+)
+
+var now = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+
+// signers has one private key for each kind of key. They are made once, for RSA keys are slow to make.
+var signers = sync.OnceValue(func() map[string]crypto.Signer {
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	must(err)
+	rs, err := rsa.GenerateKey(rand.Reader, 2048)
+	must(err)
+	keys := map[string]crypto.Signer{"Ed": ed, "RS": rs, "PS": rs}
+	for alg, curve := range map[string]elliptic.Curve{"ES256": elliptic.P256(), "ES384": elliptic.P384(), "ES512": elliptic.P521()} {
+		keys[alg], err = ecdsa.GenerateKey(curve, rand.Reader)
+		must(err)
+	}
+	return keys
+})
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+func signer(alg string) crypto.Signer {
+	if s := signers()[alg]; s != nil {
+		return s
+	}
+	return signers()[alg[:2]]
+}
+
+func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+
+// keySet publishes the key of each algorithm under a kid of that name.
+var keySet = sync.OnceValue(func() string {
+	var all []map[string]string
+	for _, alg := range jwt.Algorithms {
+		k := map[string]string{"kid": alg}
+		switch p := signer(alg).Public().(type) {
+		case ed25519.PublicKey:
+			k["kty"], k["crv"], k["x"] = "OKP", "Ed25519", b64(p)
+		case *rsa.PublicKey:
+			k["kty"], k["n"], k["e"] = "RSA", b64(p.N.Bytes()), "AQAB"
+		case *ecdsa.PublicKey:
+			point, err := p.Bytes() // 4, x, y
+			must(err)
+			half := (len(point) - 1) / 2
+			k["kty"], k["crv"], k["x"], k["y"] = "EC", p.Params().Name, b64(point[1:1+half]), b64(point[1+half:])
+		}
+		all = append(all, k)
+	}
+	text, err := json.Marshal(map[string]any{"keys": all})
+	must(err)
+	return string(text)
+})
+
+// sign returns an Authorization value; header and payload stand in it byte for byte.
+func sign(alg, header, payload string) string {
+	signed := b64([]byte(header)) + "." + b64([]byte(payload))
+	signature, err := golangjwt.GetSigningMethod(alg).Sign(signed, signer(alg))
+	must(err)
+	return "Bearer " + signed + "." + b64(signature)
+}
+
+func event(authorization string) []byte {
+	text, err := json.Marshal(map[string]string{
+		"type": "TOKEN", "authorizationToken": authorization,
+		"methodArn": "arn:aws:execute-api:us-east-1:123456789012:abc/prod/GET/protected",
+	})
+	must(err)
+	return text
+}
+
+// A stand is an authorizer with an issuer that answers with the key set, unless serve is replaced.
+type stand struct {
+	*authorizer
+	issuer string
+	log    *syncBuffer
+	time   time.Duration // of an invocation
+	mu     sync.Mutex
+	asked  int
+	serve  http.HandlerFunc
+}
+
+// A syncBuffer is a log that fetches, too, write to.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func (b *syncBuffer) Reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.b.Reset()
+}
+
+func newStand(t testing.TB, env map[string]string) *stand {
+	t.Helper()
+	s := &stand{time: 5 * time.Second, log: &syncBuffer{}, serve: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, keySet()) }}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		s.asked++
+		serve := s.serve
+		s.mu.Unlock()
+		serve(w, r)
+	}))
+	t.Cleanup(func() {
+		srv.CloseClientConnections() // a request that hangs would hold Close up
+		srv.Close()
+	})
+	s.issuer = srv.URL
+	c, err := readConfig(func(name string) string {
+		switch v, ok := env[name]; {
+		case ok:
+			return v
+		case name == "ISSUER":
+			return srv.URL
+		case name == "AUDIENCE":
+			return "us"
+		}
+		return ""
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.authorizer = newAuthorizer(c, s.log, func() time.Time { return now })
+	return s
+}
+
+func (s *stand) claims(more string) string {
+	return fmt.Sprintf(`{"iss":%q,"aud":"us","sub":"caller-canary","exp":%d,"iat":%d,"secret":"claim-canary"%s}`, s.issuer, now.Unix()+60, now.Unix()-10, more)
+}
+
+// invoke returns the answer and the decision's line, of which there must be one.
+func (s *stand) invoke(t testing.TB, payload []byte) (answer []byte, err error, line map[string]any) {
+	t.Helper()
+	s.log.Reset()
+	ctx, cancel := context.WithTimeout(lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "request-1"}), s.time)
+	defer cancel()
+	answer, err = s.Invoke(ctx, payload)
+	for text := range strings.Lines(s.log.String()) {
+		var l map[string]any
+		if json.Unmarshal([]byte(text), &l) != nil {
+			t.Errorf("a line that is no JSON: %s", text)
+		}
+		if l["msg"] == "decision" {
+			if line != nil {
+				t.Error("two decisions are logged")
+			}
+			line = l
+		}
+	}
+	if line["request_id"] != "request-1" || line["duration_us"] == nil || line["time"] == nil {
+		t.Errorf("the decision's line lacks something: %v", line)
+	}
+	if strings.Contains(s.log.String(), "canary") {
+		t.Errorf("a claim's value is in the log: %s", s.log)
+	}
+	return answer, err, line
+}
+
+func TestAllow(t *testing.T) {
+	t.Parallel()
+	for _, alg := range jwt.Algorithms {
+		t.Run(alg, func(t *testing.T) {
+			t.Parallel()
+			s := newStand(t, nil)
+			payload := s.claims(`,"n":12345678901234567890,"list":["é",{"a":null}],"none":null`)
+			got, err, line := s.invoke(t, event(sign(alg, `{"alg":"`+alg+`","kid":"`+alg+`"}`, payload)))
+			if err != nil {
+				t.Fatal(err, s.log)
+			}
+			var answer struct {
+				PrincipalID    string
+				PolicyDocument json.RawMessage
+				Context        map[string]string
+			}
+			if err := json.Unmarshal(got, &answer); err != nil {
+				t.Fatal(err)
+			}
+			const policy = `{"Version":"2012-10-17","Statement":[{"Action":"execute-api:Invoke","Effect":"Allow",` +
+				`"Resource":"arn:aws:execute-api:us-east-1:123456789012:abc/prod/*",` +
+				`"Condition":{"DateLessThan":{"aws:CurrentTime":"2026-11-24T12:01:30Z"}}}]}`
+			if answer.PrincipalID != "caller-canary" || string(answer.PolicyDocument) != policy {
+				t.Errorf("%s, %s", answer.PrincipalID, answer.PolicyDocument)
+			}
+			if c := answer.Context; c["claims"] != payload || c["n"] != "12345678901234567890" || c["list"] != `["é",{"a":null}]` || c["sub"] != "caller-canary" {
+				t.Errorf("context %v", c)
+			}
+			want := map[string]any{"verdict": "allow", "level": "INFO", "issuer": s.issuer, "alg": alg, "kid": alg, "keys_age_s": 0.0}
+			for name, value := range want {
+				if line[name] != value {
+					t.Errorf("%s is %v in the log, want %v", name, line[name], value)
+				}
+			}
+			if line["reason"] != nil || line["error"] != nil {
+				t.Errorf("log %v", line)
+			}
+		})
+	}
+}
+
+func TestSettingsOfTheAnswer(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, map[string]string{"POLICY_EXPIRY": "off", "PRINCIPAL_CLAIM": "client"})
+	for more, principal := range map[string]string{`,"client":"c-1"`: "c-1", `,"client":7`: s.issuer} {
+		got, err, _ := s.invoke(t, event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, s.claims(more))))
+		if err != nil || bytes.Contains(got, []byte("Condition")) || !bytes.HasPrefix(got, []byte(`{"principalId":"`+principal+`",`)) {
+			t.Errorf("%s: %s, %v", more, got, err)
+		}
+	}
+}
+
+func TestReject(t *testing.T) {
+	t.Parallel()
+	const header = `{"alg":"EdDSA","kid":"EdDSA"}`
+	swap := func(old, new string) func(string) string {
+		return func(claims string) string { return strings.Replace(claims, old, new, 1) }
+	}
+	for _, c := range []struct {
+		name, header string
+		claims       func(string) string
+		reason       string
+		log          []string // members that the line has besides
+		env          map[string]string
+	}{
+		{"malformed", `{"alg":"EdDSA","kid":"EdDSA","crit":[]}`, nil, "malformed", []string{"alg", "kid"}, nil},
+		{"algorithm", `{"alg":"HS256","kid":"EdDSA"}`, nil, "algorithm", []string{"kid"}, nil},
+		{"algorithm that is not accepted", header, nil, "algorithm", []string{"kid"}, map[string]string{"ALGORITHMS": "RS256"}},
+		{"no kid", `{"alg":"EdDSA"}`, nil, "kid", []string{"alg"}, nil},
+		{"issuer", header, swap(`"iss":"http`, `"iss":"canary`), "issuer", []string{"alg", "kid"}, nil},
+		{"expired", header, swap(`"exp":`, `"exp":1,"was":`), "expired", []string{"alg", "kid", "issuer"}, nil},
+		{"unknown key", `{"alg":"EdDSA","kid":"other"}`, nil, "unknown_key", []string{"alg", "kid", "issuer", "keys_age_s"}, nil},
+		{"key of another algorithm", `{"alg":"EdDSA","kid":"RS256"}`, nil, "algorithm", []string{"alg", "kid", "issuer", "keys_age_s"}, nil},
+		{"not yet valid", header, swap(`"sub"`, `"nbf":9e9,"sub"`), "not_yet_valid", []string{"alg", "kid", "issuer", "keys_age_s"}, nil},
+		{"audience", header, swap(`"us"`, `"canary"`), "audience", []string{"alg", "kid", "issuer", "keys_age_s"}, nil},
+		{"too old", header, nil, "too_old", []string{"alg", "kid", "issuer", "keys_age_s"}, map[string]string{"MAX_TOKEN_AGE": "1s", "LEEWAY": "0"}},
+		{"signature", header, nil, "signature", []string{"alg", "kid", "issuer", "keys_age_s"}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			env := map[string]string{"LOG_LEVEL": "ERROR"} // decisions are logged all the same
+			for name, value := range c.env {
+				env[name] = value
+			}
+			s := newStand(t, env)
+			claims := s.claims("")
+			if c.claims != nil {
+				claims = c.claims(claims)
+			}
+			token := sign("EdDSA", c.header, claims)
+			if c.name == "signature" {
+				token = token[:len(token)-86] + strings.Repeat("A", 86)
+			}
+			answer, err, line := s.invoke(t, event(token))
+			if err == nil || err.Error() != "Unauthorized" || answer != nil {
+				t.Fatalf("%s, %v", answer, err)
+			}
+			if line["verdict"] != "reject" || line["reason"] != c.reason || line["error"] != nil {
+				t.Errorf("log %v, want %s", line, c.reason)
+			}
+			for _, name := range []string{"alg", "kid", "issuer", "keys_age_s"} {
+				if _, ok := line[name]; ok != (strings.Contains(" "+strings.Join(c.log, " ")+" ", " "+name+" ")) {
+					t.Errorf("%s in the log: %v", name, line[name])
+				}
+			}
+			if strings.Contains(s.log.String(), token[20:60]) {
+				t.Error("the token is in the log")
+			}
+		})
+	}
+}
+
+func TestKidInTheLog(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, nil)
+	for kid, want := range map[string]string{
+		strings.Repeat("é", 64): strings.Repeat("é", 64), strings.Repeat("é", 65): strings.Repeat("é", 64), "a\\nb": "a\nb",
+	} {
+		_, _, line := s.invoke(t, event(sign("EdDSA", `{"alg":"EdDSA","kid":"`+kid+`"}`, s.claims(""))))
+		if line["kid"] != want {
+			t.Errorf("kid %q, want %q", line["kid"], want)
+		}
+	}
+}
+
+func TestFault(t *testing.T) {
+	t.Parallel()
+	hang := func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	for _, c := range []struct {
+		name  string
+		event func(good []byte) []byte
+		serve http.HandlerFunc
+		error string
+	}{
+		{"not an event", func([]byte) []byte { return []byte(`{"canary"`) }, nil, "reading the event"},
+		{"a REQUEST event", func(good []byte) []byte { return bytes.Replace(good, []byte("TOKEN"), []byte("REQUEST"), 1) }, nil, "not TOKEN"},
+		{"a methodArn with a wildcard", func(good []byte) []byte { return bytes.Replace(good, []byte("abc/prod"), []byte("abc/*"), 1) }, nil, "methodArn"},
+		{"the issuer is down", nil, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, "status 503"},
+		{"the issuer hangs", nil, hang, "deadline"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStand(t, nil)
+			if c.serve != nil {
+				s.serve, s.time = c.serve, 400*time.Millisecond
+			}
+			payload := event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, s.claims("")))
+			if c.event != nil {
+				payload = c.event(payload)
+			}
+			answer, err, line := s.invoke(t, payload)
+			if answer != nil || err == nil || strings.Contains(err.Error(), "Unauthorized") || !strings.Contains(err.Error(), c.error) || strings.Contains(err.Error(), "canary") {
+				t.Errorf("%s, %v, want %s", answer, err, c.error)
+			}
+			if line["verdict"] != "fault" || line["level"] != "ERROR" || line["error"] != err.Error() || line["reason"] != nil || line["stack"] != nil {
+				t.Errorf("log %v", line)
+			}
+		})
+	}
+}
+
+// broken is a KeySource that panics: what a bug of ours would do.
+type broken struct{}
+
+func (broken) Verifiers(context.Context, string, string) ([]func(signed, signature []byte) bool, bool, error) {
+	panic("canary")
+}
+func (broken) Age() (time.Duration, bool) { return 0, false }
+
+func TestPanic(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, nil)
+	good := s.verifier.Issuers[s.issuer]
+	payload := event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, s.claims("")))
+	s.verifier.Issuers[s.issuer] = broken{}
+	answer, err, line := s.invoke(t, payload)
+	if answer != nil || err == nil || err.Error() != "panic of type string while deciding" {
+		t.Errorf("%s, %v", answer, err)
+	}
+	if stack, _ := line["stack"].(string); line["verdict"] != "fault" || !strings.Contains(stack, "Verifiers") {
+		t.Errorf("log %v", line)
+	}
+	s.verifier.Issuers[s.issuer] = good
+	if _, err, _ := s.invoke(t, payload); err != nil {
+		t.Errorf("after the panic: %v", err)
+	}
+}
+
+func TestWarm(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, nil)
+	other := newStand(t, nil)
+	both := make(chan struct{}, 2)
+	for _, i := range []*stand{s, other} {
+		i.serve = func(w http.ResponseWriter, r *http.Request) {
+			both <- struct{}{}
+			for len(both) < 2 && r.Context().Err() == nil { // answers once both are asked
+				time.Sleep(time.Millisecond)
+			}
+			io.WriteString(w, keySet())
+		}
+	}
+	a := newStand(t, map[string]string{"ISSUER": s.issuer + "," + other.issuer})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	a.warm(ctx)
+	for _, i := range []*stand{s, other} {
+		if _, err, _ := a.invoke(t, event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, i.claims("")))); err != nil || i.asked != 1 {
+			t.Errorf("%v after %d requests", err, i.asked)
+		}
+	}
+
+	// An issuer that fails is not fatal.
+	s.serve = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }
+	s.authorizer.warm(ctx)
+	if _, err, line := s.invoke(t, event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, s.claims("")))); err == nil || line["verdict"] != "fault" {
+		t.Errorf("%v, %v", err, line)
+	}
+}
+
+func TestWarningAboutTheAudience(t *testing.T) {
+	t.Parallel()
+	if s := newStand(t, nil); s.log.String() != "" {
+		t.Errorf("log %s", s.log)
+	}
+	s := newStand(t, map[string]string{"AUDIENCE": ""})
+	if !strings.Contains(s.log.String(), `"level":"WARN","msg":"AUDIENCE is not set`) {
+		t.Errorf("log %s", s.log)
+	}
+	if _, err, _ := s.invoke(t, event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, s.claims("")))); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPinnedKeysAreNeverFetched(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, map[string]string{"JWKS": keySet()})
+	s.warm(t.Context())
+	answer, err, line := s.invoke(t, event(sign("ES256", `{"alg":"ES256","kid":"ES256"}`, s.claims(""))))
+	if err != nil || answer == nil || s.asked != 0 || line["keys_age_s"] != nil {
+		t.Errorf("%s, %v, %d requests, log %v", answer, err, s.asked, line)
+	}
+}
+
+func TestDropRejections(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	l := log.New(dropRejections{&out}, "", log.LstdFlags)
+	l.Print(`{"errorMessage":"Unauthorized","errorType":"errorString"}`)
+	if out.Len() > 0 {
+		t.Errorf("%s", &out)
+	}
+	l.Print(`{"errorMessage":"keys of https://i.example: status 503"}`)
+	if !strings.Contains(out.String(), "503") {
+		t.Errorf("%q", &out)
+	}
+}
+
+// A bad configuration ends the process with a line for every mistake, and no answer.
+func TestMain(m *testing.M) {
+	if os.Getenv("AUTHORIZER_MAIN") != "" {
+		main()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func TestBadConfigurationEndsTheProcess(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	must(err)
+	c := exec.CommandContext(t.Context(), self)
+	c.Env = []string{"AUTHORIZER_MAIN=1", "LEEWAY=1h", "LOG_LEVEL=x", "GOCOVERDIR=" + t.TempDir()}
+	out, err := c.Output()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Errorf("it ended with %v", err)
+	}
+	for _, name := range []string{"ISSUER", "LEEWAY", "LOG_LEVEL"} {
+		if !strings.Contains(string(out), `"level":"ERROR","msg":"reading the configuration","error":"`+name+`: `) {
+			t.Errorf("%s is not named in %s", name, out)
+		}
+	}
+}
+
+// manyTokens are distinct, as those of a gateway that signs a fresh one for each request.
+func manyTokens(s *stand) (tokens []string) {
+	for n := range 1000 {
+		tokens = append(tokens, sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA","typ":"JWT"}`, s.claims(fmt.Sprintf(`,"jti":"%d"`, n))))
+	}
+	return tokens
+}
+
+// BenchmarkDecision takes a token from the header's text to its claims, by keys of a real set.
+func BenchmarkDecision(b *testing.B) {
+	s := newStand(b, map[string]string{"JWKS": keySet()})
+	tokens := manyTokens(s)
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		if _, err := s.verifier.Verify(b.Context(), tokens[n%len(tokens)]); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkEd25519 verifies the same tokens' signatures and does nothing else.
+func BenchmarkEd25519(b *testing.B) {
+	s := newStand(b, map[string]string{"JWKS": keySet()})
+	public := signer("EdDSA").Public().(ed25519.PublicKey)
+	type parts struct{ signed, signature []byte }
+	var all []parts
+	for _, token := range manyTokens(s) {
+		token = strings.TrimPrefix(token, "Bearer ")
+		dot := strings.LastIndexByte(token, '.')
+		signature, err := base64.RawURLEncoding.DecodeString(token[dot+1:])
+		must(err)
+		all = append(all, parts{[]byte(token[:dot]), signature})
+	}
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		if p := all[n%len(all)]; !ed25519.Verify(public, p.signed, p.signature) {
+			b.Fatal("it does not verify")
+		}
+	}
+}
+
+// BenchmarkInvoke takes an event to the answer, log line included.
+func BenchmarkInvoke(b *testing.B) {
+	s := newStand(b, map[string]string{"JWKS": keySet()})
+	var events [][]byte
+	for _, token := range manyTokens(s) {
+		events = append(events, event(token))
+	}
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		if _, err := s.Invoke(b.Context(), events[n%len(events)]); err != nil {
+			b.Fatal(err)
+		}
+		s.log.Reset()
+	}
+}
