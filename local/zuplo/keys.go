@@ -12,6 +12,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -72,7 +73,7 @@ func (k *keys) generate(alg string, first bool) (crypto.Signer, error) {
 func (k *keys) rotate(alg string, publish bool) (now, before *key, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if jwt.GetSigningMethod(alg) == nil || !known(alg) {
+	if !slices.Contains(Algorithms, alg) {
 		return nil, nil, fmt.Errorf("no algorithm %q, there are %s", alg, strings.Join(Algorithms, ", "))
 	}
 	n := 1
@@ -91,23 +92,12 @@ func (k *keys) rotate(alg string, publish bool) (now, before *key, err error) {
 	return now, before, nil
 }
 
-func known(alg string) bool {
-	for _, a := range Algorithms {
-		if a == alg {
-			return true
-		}
-	}
-	return false
-}
-
 // find returns the key of that kid, nil if there is none.
 func (k *keys) find(kid string) *key {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, key := range k.all {
-		if key.kid == kid {
-			return key
-		}
+	if i := slices.IndexFunc(k.all, func(k *key) bool { return k.kid == kid }); i >= 0 {
+		return k.all[i]
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 )
@@ -44,7 +45,7 @@ type Server struct {
 
 // New makes the keys; it takes about as long as one RSA key.
 func New(cfg Config) (*Server, error) {
-	if !known(cfg.Alg) {
+	if !slices.Contains(Algorithms, cfg.Alg) {
 		return nil, fmt.Errorf("no algorithm %q, there are %v", cfg.Alg, Algorithms)
 	}
 	if cfg.Tokens != "fresh" && cfg.Tokens != "cached" {
@@ -154,24 +155,21 @@ func (s *Server) serveJWKS(w http.ResponseWriter, r *http.Request) {
 	case "redirect":
 		http.Redirect(w, r, s.cfg.Issuer+"/.well-known/openid-configuration", http.StatusFound)
 		return
-	case "html":
-		w.Header().Set("Content-Type", "text/html")
-		body = []byte("<!DOCTYPE html><title>Sorry</title>")
-	case "garbage":
-		body = []byte("\x00\xff{{{\"keys\"")
-	case "empty":
-		body = []byte("{}")
-	case "null_keys":
-		body = []byte(`{"keys":null}`)
-	case "no_keys":
-		body = []byte(`{"keys":[]}`)
 	case "huge":
 		body = append(body, make([]byte, 2<<20)...)
 	}
-	if w.Header().Get("Content-Type") == "" {
+	if wrong, ok := wrongBodies[mode]; ok {
+		body = []byte(wrong)
+	} else {
 		w.Header().Set("Content-Type", "application/json")
 	}
 	_, _ = w.Write(body)
+}
+
+// wrongBodies are what an issuer may answer, with status 200, instead of its keys.
+var wrongBodies = map[string]string{
+	"html": "<!DOCTYPE html><title>Sorry</title>", "garbage": "\x00\xff{{{\"keys\"",
+	"empty": "{}", "null_keys": `{"keys":null}`, "no_keys": `{"keys":[]}`,
 }
 
 // cut ends a connection with a reset.
