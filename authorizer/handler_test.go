@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -107,6 +108,7 @@ type stand struct {
 	issuer string
 	log    *syncBuffer
 	time   time.Duration // of an invocation
+	ahead  atomic.Int64  // what the clock shows beyond now
 	mu     sync.Mutex
 	asked  int
 	serve  http.HandlerFunc
@@ -165,7 +167,7 @@ func newStand(t testing.TB, env map[string]string) *stand {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.authorizer = newAuthorizer(c, s.log, func() time.Time { return now })
+	s.authorizer = newAuthorizer(c, s.log, func() time.Time { return now.Add(time.Duration(s.ahead.Load())) })
 	return s
 }
 
@@ -174,7 +176,7 @@ func (s *stand) claims(more string) string {
 }
 
 // invoke returns the answer and the decision's line, of which there must be one.
-func (s *stand) invoke(t testing.TB, payload []byte) (answer []byte, err error, line map[string]any) {
+func (s *stand) invoke(t testing.TB, payload []byte) (answer []byte, line map[string]any, err error) {
 	t.Helper()
 	s.log.Reset()
 	ctx, cancel := context.WithTimeout(lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "request-1"}), s.time)
@@ -198,7 +200,7 @@ func (s *stand) invoke(t testing.TB, payload []byte) (answer []byte, err error, 
 	if strings.Contains(s.log.String(), "canary") {
 		t.Errorf("a claim's value is in the log: %s", s.log)
 	}
-	return answer, err, line
+	return answer, line, err
 }
 
 func TestAllow(t *testing.T) {
@@ -208,7 +210,7 @@ func TestAllow(t *testing.T) {
 			t.Parallel()
 			s := newStand(t, nil)
 			payload := s.claims(`,"n":12345678901234567890,"list":["é",{"a":null}],"none":null`)
-			got, err, line := s.invoke(t, event(sign(alg, `{"alg":"`+alg+`","kid":"`+alg+`"}`, payload)))
+			got, line, err := s.invoke(t, event(sign(alg, `{"alg":"`+alg+`","kid":"`+alg+`"}`, payload)))
 			if err != nil {
 				t.Fatal(err, s.log)
 			}
@@ -246,7 +248,7 @@ func TestSettingsOfTheAnswer(t *testing.T) {
 	t.Parallel()
 	s := newStand(t, map[string]string{"POLICY_EXPIRY": "off", "PRINCIPAL_CLAIM": "client"})
 	for more, principal := range map[string]string{`,"client":"c-1"`: "c-1", `,"client":7`: s.issuer} {
-		got, err, _ := s.invoke(t, event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, s.claims(more))))
+		got, _, err := s.invoke(t, event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, s.claims(more))))
 		if err != nil || bytes.Contains(got, []byte("Condition")) || !bytes.HasPrefix(got, []byte(`{"principalId":"`+principal+`",`)) {
 			t.Errorf("%s: %s, %v", more, got, err)
 		}
@@ -294,7 +296,7 @@ func TestReject(t *testing.T) {
 			if c.name == "signature" {
 				token = token[:len(token)-86] + strings.Repeat("A", 86)
 			}
-			answer, err, line := s.invoke(t, event(token))
+			answer, line, err := s.invoke(t, event(token))
 			if err == nil || err.Error() != "Unauthorized" || answer != nil {
 				t.Fatalf("%s, %v", answer, err)
 			}
@@ -319,7 +321,7 @@ func TestKidInTheLog(t *testing.T) {
 	for kid, want := range map[string]string{
 		strings.Repeat("é", 64): strings.Repeat("é", 64), strings.Repeat("é", 65): strings.Repeat("é", 64), "a\\nb": "a\nb",
 	} {
-		_, _, line := s.invoke(t, event(sign("EdDSA", `{"alg":"EdDSA","kid":"`+kid+`"}`, s.claims(""))))
+		_, line, _ := s.invoke(t, event(sign("EdDSA", `{"alg":"EdDSA","kid":"`+kid+`"}`, s.claims(""))))
 		if line["kid"] != want {
 			t.Errorf("kid %q, want %q", line["kid"], want)
 		}
@@ -351,7 +353,7 @@ func TestFault(t *testing.T) {
 			if c.event != nil {
 				payload = c.event(payload)
 			}
-			answer, err, line := s.invoke(t, payload)
+			answer, line, err := s.invoke(t, payload)
 			if answer != nil || err == nil || strings.Contains(err.Error(), "Unauthorized") || !strings.Contains(err.Error(), c.error) || strings.Contains(err.Error(), "canary") {
 				t.Errorf("%s, %v, want %s", answer, err, c.error)
 			}
@@ -376,7 +378,7 @@ func TestPanic(t *testing.T) {
 	good := s.verifier.Issuers[s.issuer]
 	payload := event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, s.claims("")))
 	s.verifier.Issuers[s.issuer] = broken{}
-	answer, err, line := s.invoke(t, payload)
+	answer, line, err := s.invoke(t, payload)
 	if answer != nil || err == nil || err.Error() != "panic of type string while deciding" {
 		t.Errorf("%s, %v", answer, err)
 	}
@@ -384,7 +386,7 @@ func TestPanic(t *testing.T) {
 		t.Errorf("log %v", line)
 	}
 	s.verifier.Issuers[s.issuer] = good
-	if _, err, _ := s.invoke(t, payload); err != nil {
+	if _, _, err := s.invoke(t, payload); err != nil {
 		t.Errorf("after the panic: %v", err)
 	}
 }
@@ -408,7 +410,7 @@ func TestWarm(t *testing.T) {
 	defer cancel()
 	a.warm(ctx)
 	for _, i := range []*stand{s, other} {
-		if _, err, _ := a.invoke(t, event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, i.claims("")))); err != nil || i.asked != 1 {
+		if _, _, err := a.invoke(t, event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, i.claims("")))); err != nil || i.asked != 1 {
 			t.Errorf("%v after %d requests", err, i.asked)
 		}
 	}
@@ -416,8 +418,22 @@ func TestWarm(t *testing.T) {
 	// An issuer that fails is not fatal.
 	s.serve = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }
 	s.authorizer.warm(ctx)
-	if _, err, line := s.invoke(t, event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, s.claims("")))); err == nil || line["verdict"] != "fault" {
+	if _, line, err := s.invoke(t, event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, s.claims("")))); err == nil || line["verdict"] != "fault" {
 		t.Errorf("%v, %v", err, line)
+	}
+}
+
+func TestOldKeysServeInAnOutage(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, map[string]string{"JWKS_TTL": "1m", "JWKS_MAX_STALE": "1h"})
+	payload := event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, strings.Replace(s.claims(""), `"exp":`, `"exp":9e9,"was":`, 1)))
+	s.warm(t.Context())
+	s.serve = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }
+	for after, verdict := range map[time.Duration]string{time.Hour: "allow", time.Hour + 1: "fault"} {
+		s.ahead.Store(int64(after))
+		if _, line, _ := s.invoke(t, payload); line["verdict"] != verdict {
+			t.Errorf("after %v: %v, want %s", after, line, verdict)
+		}
 	}
 }
 
@@ -430,7 +446,7 @@ func TestWarningAboutTheAudience(t *testing.T) {
 	if !strings.Contains(s.log.String(), `"level":"WARN","msg":"AUDIENCE is not set`) {
 		t.Errorf("log %s", s.log)
 	}
-	if _, err, _ := s.invoke(t, event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, s.claims("")))); err != nil {
+	if _, _, err := s.invoke(t, event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, s.claims("")))); err != nil {
 		t.Error(err)
 	}
 }
@@ -439,7 +455,7 @@ func TestPinnedKeysAreNeverFetched(t *testing.T) {
 	t.Parallel()
 	s := newStand(t, map[string]string{"JWKS": keySet()})
 	s.warm(t.Context())
-	answer, err, line := s.invoke(t, event(sign("ES256", `{"alg":"ES256","kid":"ES256"}`, s.claims(""))))
+	answer, line, err := s.invoke(t, event(sign("ES256", `{"alg":"ES256","kid":"ES256"}`, s.claims(""))))
 	if err != nil || answer == nil || s.asked != 0 || line["keys_age_s"] != nil {
 		t.Errorf("%s, %v, %d requests, log %v", answer, err, s.asked, line)
 	}
