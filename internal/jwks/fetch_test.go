@@ -157,3 +157,21 @@ func TestCheckURL(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkRefresh fetches over TLS and parses a set of two keys, the server's half of the handshake included.
+func BenchmarkRefresh(b *testing.B) {
+	var n atomic.Int32
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Write(setOf(public("Ed25519"), public("RSA"), map[string]any{"n": n.Add(1)})) // another text each time
+	}))
+	defer srv.Close()
+	client := NewClient()
+	client.Transport.(*http.Transport).TLSClientConfig = srv.Client().Transport.(*http.Transport).TLSClientConfig
+	cache := &Cache{URI: srv.URL, Client: client, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := cache.Refresh(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -314,37 +314,3 @@ func FuzzParseCompact(f *testing.F) {
 		parseClaims(c.payload)
 	})
 }
-
-// BenchmarkVerify decides about distinct tokens, from the header's value to the claims. Compare with BenchmarkEd25519.
-func BenchmarkVerify(b *testing.B) {
-	tokens := make([]string, 512)
-	for i := range tokens {
-		tokens[i] = "Bearer " + sign(b, goodHeader, strings.Replace(goodClaims, "caller", strings.Repeat("x", i%32)+"caller", 1))
-	}
-	v := verifier(&source{})
-	v.Issuers["https://issuer.example"] = direct{}
-	b.ReportAllocs()
-	for i := 0; b.Loop(); i++ {
-		if _, err := v.Verify(b.Context(), tokens[i%len(tokens)]); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-type direct struct{}
-
-var directly = []func(signed, signature []byte) bool{func(signed, signature []byte) bool {
-	return ed25519.Verify(private.Public().(ed25519.PublicKey), signed, signature)
-}}
-
-func (direct) Verifiers(context.Context, string, string) ([]func(signed, signature []byte) bool, bool, error) {
-	return directly, true, nil
-}
-
-func BenchmarkEd25519(b *testing.B) {
-	signed := []byte(b64(goodHeader) + "." + b64(goodClaims))
-	signature := ed25519.Sign(private, signed)
-	for b.Loop() {
-		ed25519.Verify(private.Public().(ed25519.PublicKey), signed, signature)
-	}
-}
