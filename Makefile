@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test build unit e2e build-AuthorizerFunction build-ProtectedFunction sam-build deploy lint fuzz bench cover clean
+.PHONY: help run test build unit e2e events build-AuthorizerFunction build-ProtectedFunction sam-build deploy lint fuzz bench cover clean
 
 # make run
 API_PORT   ?= 8080
@@ -67,6 +67,10 @@ e2e: build
 # The functions' log lines, some 20,000 of them, go to a file.
 SUITE = build/local -api-port 0 -zuplo-port 0 -- go -C e2e test -count=1 $(2) 2>build/e2e-$(1).log || \
 	{ echo "the end of build/e2e-$(1).log:"; tail -n 60 build/e2e-$(1).log; exit 1; }
+
+events: ## the event files for sam local invoke anew, with new keys
+	rm -f events/*.json
+	go run ./events events
 
 # sam build calls these, with ARTIFACTS_DIR.
 build-AuthorizerFunction: PKG := ./authorizer

@@ -40,7 +40,7 @@ func readConfig(getenv func(string) string) (config, error) {
 		audiences:      r.list("AUDIENCE", "", nil),
 		algorithms:     r.list("ALGORITHMS", strings.Join(jwt.Algorithms[:], ","), checkAlgorithm),
 		leeway:         r.duration("LEEWAY", "30s", 0, 5*time.Minute),
-		maxTokenAge:    r.duration("MAX_TOKEN_AGE", "0s", time.Second, 10*365*24*time.Hour),
+		maxTokenAge:    r.duration("MAX_TOKEN_AGE", "0s", time.Second, 876000*time.Hour),
 		principalClaim: r.text("PRINCIPAL_CLAIM", "sub"),
 		ttl:            r.duration("JWKS_TTL", "5m", time.Second, 24*time.Hour),
 		policyExpiry:   r.choice("POLICY_EXPIRY", "on", "off") == "on",

@@ -181,7 +181,7 @@ func (v *Verifier) checkClaims(c *Claims, now time.Time) Reason {
 		return NotYetValid
 	case len(v.Audiences) > 0 && !slices.ContainsFunc(c.audience, func(a string) bool { return slices.Contains(v.Audiences, a) }):
 		return Audience
-	case v.MaxTokenAge > 0 && !before(now, c.issuedAt.seconds+v.MaxTokenAge.Seconds()+leeway): // an absent iat is 0, too
+	case v.MaxTokenAge > 0 && (!c.issuedAt.ok || !before(now, c.issuedAt.seconds+v.MaxTokenAge.Seconds()+leeway)):
 		return TooOld
 	}
 	return ""
