@@ -18,6 +18,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -33,6 +34,7 @@ func main() {
 	var o options
 	flag.IntVar(&o.apiPort, "api-port", 8080, "port of the API; 0: any")
 	flag.IntVar(&o.zuploPort, "zuplo-port", 9000, "port of the Zuplo stand-in; 0: any")
+	flag.StringVar(&o.api, "api", "", "URL of a deployed API with its stage, in place of the local one")
 	flag.StringVar(&o.template, "template", "template.yaml", "SAM template of the API")
 	flag.StringVar(&o.build, "build", "build", "folder of the functions' binaries")
 	flag.StringVar(&o.zuplo.Alg, "alg", "EdDSA", "algorithm that forwarded requests' tokens are signed with")
@@ -57,64 +59,36 @@ func main() {
 type options struct {
 	apiPort, zuploPort int
 	template, build    string
+	api                string
 	zuplo              zuplo.Config
 }
 
 // run starts the stack, then runs command, or waits for ctx's end without one. Everything is ended when it returns.
 func run(ctx context.Context, o options, command []string) error {
-	text, err := os.ReadFile(o.template)
-	if err != nil {
-		return fmt.Errorf("reading the template: %w", err)
-	}
-	api, err := gateway.Parse(text)
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", o.template, err)
-	}
-	apiAt, err := listen(o.apiPort, "API_PORT")
-	if err != nil {
-		return err
-	}
-	defer apiAt.Close()
 	zuploAt, err := listen(o.zuploPort, "ZUPLO_PORT")
 	if err != nil {
 		return err
 	}
 	defer zuploAt.Close()
-
-	base, front := fmt.Sprintf("http://%s/%s", apiAt.Addr(), api.Stage), fmt.Sprintf("http://%s", zuploAt.Addr())
-	o.zuplo.Upstream, o.zuplo.Issuer = base, front+"/__zuplo/issuer"
+	front := fmt.Sprintf("http://%s", zuploAt.Addr())
+	o.zuplo.Issuer = front + "/__zuplo/issuer"
+	failed := make(chan error, 2)
+	base, lambda, can := strings.TrimSuffix(o.api, "/"), "", "mint,rotate,outage"
+	if base == "" {
+		api, err := startAPI(o, failed)
+		if err != nil {
+			return err
+		}
+		defer api.close()
+		base, lambda, can = api.base, api.lambda, "mint,rotate,outage,freeze,count"
+	}
+	o.zuplo.Upstream = base
 	z, err := zuplo.New(o.zuplo)
 	if err != nil {
 		return fmt.Errorf("setting up the Zuplo stand-in: %w", err)
 	}
-
-	env := []string{"ISSUER=" + o.zuplo.Issuer, "AUDIENCE=" + cmp.Or(os.Getenv("AUDIENCE"), o.zuplo.Audience)}
-	for _, name := range handedOn {
-		if v := os.Getenv(name); v != "" {
-			env = append(env, name+"="+v)
-		}
-	}
-	authorizer := host(api, o.build, "AuthorizerFunction", "authorizer", env)
-	defer authorizer.Close()
-	protected := host(api, o.build, "ProtectedFunction", "protected", nil)
-	defer protected.Close()
-	g, err := gateway.New(gateway.Config{
-		API:       api,
-		Functions: map[string]gateway.Invoke{"AuthorizerFunction": invoke(authorizer), "ProtectedFunction": invoke(protected)},
-		Log:       log.New(os.Stderr, "[gateway] ", 0),
-	})
-	if err != nil {
-		return err
-	}
-	mux := http.NewServeMux()
-	mux.Handle("/_local/", lambdahost.Control(authorizer, protected))
-	mux.Handle("/", g)
-	apiServer := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	zuploServer := z.Server()
-	defer apiServer.Close()
 	defer zuploServer.Close()
-	failed := make(chan error, 2)
-	go func() { failed <- apiServer.Serve(apiAt) }()
 	go func() { failed <- zuploServer.Serve(zuploAt) }()
 
 	if len(command) > 0 {
@@ -124,8 +98,7 @@ func run(ctx context.Context, o options, command []string) error {
 		c.Stdout, c.Stderr = os.Stdout, os.Stderr
 		c.Env = append(os.Environ(), "BASE_URL="+base, "ZUPLO_URL="+front, "ZUPLO_API_KEY="+o.zuplo.APIKey,
 			"ISSUER="+o.zuplo.Issuer, "AUDIENCE="+o.zuplo.Audience, "ADMIN_URL="+front+"/__admin",
-			fmt.Sprintf("LAMBDA_URL=http://%s/_local", apiAt.Addr()), "TARGET="+cmp.Or(os.Getenv("TARGET"), "local"),
-			"TARGET_CAN="+cmp.Or(os.Getenv("TARGET_CAN"), "mint,rotate,outage,freeze,count"))
+			"LAMBDA_URL="+lambda, "TARGET="+cmp.Or(os.Getenv("TARGET"), "local"), "TARGET_CAN="+cmp.Or(os.Getenv("TARGET_CAN"), can))
 		return c.Run()
 	}
 	fmt.Printf(greeting, front, base, o.zuplo.APIKey)
@@ -135,6 +108,51 @@ func run(ctx context.Context, o options, command []string) error {
 	case err := <-failed:
 		return fmt.Errorf("serving: %w", err)
 	}
+}
+
+// An api is the local API and the functions behind it.
+type api struct {
+	base, lambda string // its URL with the stage, and the host's control
+	close        func()
+}
+
+// startAPI serves the API as the template has it. An error that ends it later goes to failed.
+func startAPI(o options, failed chan<- error) (*api, error) {
+	text, err := os.ReadFile(o.template)
+	if err != nil {
+		return nil, fmt.Errorf("reading the template: %w", err)
+	}
+	setup, err := gateway.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", o.template, err)
+	}
+	env := []string{"ISSUER=" + o.zuplo.Issuer, "AUDIENCE=" + cmp.Or(os.Getenv("AUDIENCE"), o.zuplo.Audience)}
+	for _, name := range handedOn {
+		if v := os.Getenv(name); v != "" {
+			env = append(env, name+"="+v)
+		}
+	}
+	authorizer := host(setup, o.build, "AuthorizerFunction", "authorizer", env)
+	protected := host(setup, o.build, "ProtectedFunction", "protected", nil)
+	g, err := gateway.New(gateway.Config{
+		API:       setup,
+		Functions: map[string]gateway.Invoke{"AuthorizerFunction": invoke(authorizer), "ProtectedFunction": invoke(protected)},
+		Log:       log.New(os.Stderr, "[gateway] ", 0),
+	})
+	if err != nil {
+		return nil, err
+	}
+	at, err := listen(o.apiPort, "API_PORT")
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/_local/", lambdahost.Control(authorizer, protected))
+	mux.Handle("/", g)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	go func() { failed <- server.Serve(at) }()
+	url := fmt.Sprintf("http://%s", at.Addr())
+	return &api{url + "/" + setup.Stage, url + "/_local", func() { server.Close(); authorizer.Close(); protected.Close() }}, nil
 }
 
 const greeting = `
