@@ -353,7 +353,8 @@ func TestFunctions(t *testing.T) {
 		})
 	}
 	equal(t, "ProtectedFunction's events", at(tmpl, "Resources", "ProtectedFunction", "Properties", "Events"), object{
-		"Protected": object{"Type": "Api", "Properties": object{"RestApiId": ref("Api"), "Path": "/protected", "Method": "ANY"}},
+		"Protected":    object{"Type": "Api", "Properties": object{"RestApiId": ref("Api"), "Path": "/protected", "Method": "GET"}},
+		"OtherMethods": object{"Type": "Api", "Properties": object{"RestApiId": ref("Api"), "Path": "/protected", "Method": "ANY"}},
 	})
 	equal(t, "AuthorizerFunction's events", at(tmpl, "Resources", "AuthorizerFunction", "Properties", "Events"), nil)
 }

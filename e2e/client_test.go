@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"mime"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -77,36 +79,69 @@ func (tg *target) asks(o order, verdict func(reply) error) error {
 	return verdict(r)
 }
 
-// allowed says why the reply is not the claims of an allowed caller.
-func allowed(r reply) error {
-	switch {
-	case r.status != 200:
-		return fmt.Errorf("got %s, want 200", r)
-	case r.header.Get("Cache-Control") != "no-store":
-		return fmt.Errorf("200 with Cache-Control %q, want no-store", r.header.Get("Cache-Control"))
+// The answers that the path may give. Each says why a reply is not that answer.
+var (
+	// allowed: the claims of an allowed caller.
+	allowed = verdict("200", func(r reply) error {
+		switch {
+		case r.status != 200:
+			return fmt.Errorf("got %s, want 200", r)
+		case r.header.Get("Cache-Control") != "no-store":
+			return fmt.Errorf("200 with Cache-Control %q, want no-store", r.header.Get("Cache-Control"))
+		}
+		return isJSON(r)
+	})
+	// refused: the 401 of a token that the authorizer refused.
+	refused = verdict("401 by the authorizer", challenged)
+	// turnedAway: the 401 of a request with which the authorizer is not asked, for it carries no Bearer JWT.
+	turnedAway = verdict("401 by the gateway", challenged)
+	// denied: the 403 of a policy that no longer holds.
+	denied = verdict("403", forbidden)
+	// unknown: the 404 of a path that is none of the API's.
+	unknown = verdict("404", func(r reply) error { return message(r, 404, "not found") })
+	// unavailable: the 500 of an authorizer without keys.
+	unavailable = verdict("500", func(r reply) error {
+		if err := message(r, 500, "authorizer unavailable"); err != nil {
+			return err
+		}
+		if n, err := strconv.Atoi(r.header.Get("Retry-After")); err != nil || n < 1 {
+			return fmt.Errorf("500 with Retry-After %q, want seconds", r.header.Get("Retry-After"))
+		}
+		return nil
+	})
+)
+
+// refusedAs is who answers a bad header with 401: the gateway, when it is no Bearer JWT by its shape, or the authorizer.
+func refusedAs(authorization string) func(reply) error {
+	if bearerJWT.MatchString(authorization) {
+		return refused
 	}
-	return isJSON(r)
+	return turnedAway
 }
 
-// refused says why the reply is not the 401 of a refused token.
-func refused(r reply) error {
+var bearerJWT = regexp.MustCompile(`^(?i:bearer) [A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
+
+// onOtherMethods is the answer to a request for /protected that is no GET.
+func onOtherMethods(right func(reply) error) func(reply) error {
+	return verdict("other methods than GET", right)
+}
+
+func notAllowed(r reply) error {
+	if r.status != 405 || r.header.Get("Allow") != http.MethodGet {
+		return fmt.Errorf("got %s, Allow %q; want 405, Allow GET", r, r.header.Get("Allow"))
+	}
+	return nil
+}
+
+func forbidden(r reply) error { return message(r, 403, "token expired or not permitted") }
+
+func challenged(r reply) error {
 	if err := message(r, 401, "Unauthorized"); err != nil {
 		return err
 	}
 	challenge := r.header.Get("WWW-Authenticate")
 	if !strings.HasPrefix(challenge, `Bearer realm="`) || strings.Contains(challenge, "error") {
 		return fmt.Errorf("401 with WWW-Authenticate %q, want Bearer realm=… and no error code", challenge)
-	}
-	return nil
-}
-
-// unavailable says why the reply is not the 500 of an authorizer without keys.
-func unavailable(r reply) error {
-	if err := message(r, 500, "authorizer unavailable"); err != nil {
-		return err
-	}
-	if n, err := strconv.Atoi(r.header.Get("Retry-After")); err != nil || n < 1 {
-		return fmt.Errorf("500 with Retry-After %q, want seconds", r.header.Get("Retry-After"))
 	}
 	return nil
 }
@@ -288,18 +323,28 @@ func (tg *target) recycle(t *testing.T) {
 	tg.post(t, tg.lambda+"/functions/"+authorizer+"/recycle", nil, nil)
 }
 
-// warm mends the issuer now and at the end of the case, and leaves the target with one process of the
-// authorizer that has just fetched its keys, where it has cold starts on demand. It returns the moment before that fetch.
+// warm mends the issuer now and at the end of the case, and leaves the target with one process of the authorizer that has
+// just fetched its keys: by a cold start where there is one to be had, else when they are due. (The cases that use it take
+// turns, and a target without cold starts gets its requests one by one.) It returns the moment before that fetch.
 func (tg *target) warm(t *testing.T) (before time.Time) {
 	t.Helper()
 	mend := func() { tg.post(t, tg.admin+"/reset", object{}, nil) }
 	mend()
 	t.Cleanup(mend)
 	before = time.Now()
+	fetches, _ := tg.keyRequests(t)
 	if tg.can[Cold] {
 		tg.recycle(t)
 	}
-	eventually(t, 35*time.Second, 100*time.Millisecond, func() error { return tg.asks(order{}, allowed) })
+	eventually(t, recovery+tg.ttl, 100*time.Millisecond, func() error {
+		if err := tg.asks(order{}, allowed); err != nil {
+			return err
+		}
+		if n, _ := tg.keyRequests(t); n == fetches {
+			return errors.New("the keys have not been fetched again")
+		}
+		return nil
+	})
 	return before
 }
 

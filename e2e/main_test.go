@@ -44,7 +44,7 @@ type testCase struct {
 
 // target is what the environment says about the stack under test.
 type target struct {
-	name                       string
+	name, kind                 string // kind: the name up to its first comma
 	base, zuplo, admin, lambda string // URLs without a trailing slash
 	apiKey                     string
 	issuer, audience           string
@@ -73,6 +73,14 @@ func TestMain(m *testing.M) {
 		slices.Sort(cannot.lines)
 		fmt.Printf("cannot on %s (%d):\n  %s\n", stack.name, n, strings.Join(cannot.lines, "\n  "))
 	}
+	differs, err := report(stack.kind, flag.Lookup("test.run").Value.String() == "")
+	if len(differs) > 0 {
+		fmt.Printf("differs from AWS on %s (%d):\n  %s\n", stack.name, len(differs), strings.Join(differs, "\n  "))
+	}
+	if err != nil {
+		fmt.Println(err)
+		code = max(code, 1)
+	}
 	os.Exit(code)
 }
 
@@ -97,6 +105,7 @@ func fromEnv(getenv func(string) string) (*target, error) {
 		ttl: duration("JWKS_TTL", "5m"), maxStale: duration("JWKS_MAX_STALE", "24h"),
 		leeway: duration("LEEWAY", "30s"), maxAge: duration("MAX_TOKEN_AGE", "0s"),
 	}
+	tg.kind, _, _ = strings.Cut(tg.name, ",")
 	tg.can = map[Need]bool{
 		Zuplo:    tg.zuplo != "" && tg.apiKey != "",
 		Cold:     tg.lambda != "",
@@ -139,12 +148,15 @@ func runCases(t *testing.T, cases []testCase, parallel bool) {
 		t.Run(c.name, func(t *testing.T) {
 			var lacks []string
 			for _, need := range c.needs {
-				if !stack.can[need] {
-					lacks = append(lacks, string(need))
+				if stack.can[need] {
+					continue
 				}
+				why, err := lack(stack.kind, need)
+				check(t, err)
+				lacks = append(lacks, why)
 			}
 			if len(lacks) > 0 {
-				reason := "the target lacks " + strings.Join(lacks, ", ")
+				reason := strings.Join(lacks, "; ")
 				cannot.Lock()
 				cannot.lines = append(cannot.lines, t.Name()+": "+reason)
 				cannot.Unlock()

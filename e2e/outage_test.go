@@ -36,10 +36,10 @@ func TestOutage(t *testing.T) {
 		check(t, tg.asks(order{}, within(answerLimit, allowed)))
 	}})
 	for _, o := range outages {
-		cases = append(cases, testCase{"warm/" + o.name, []Need{Mint, Outage, Cold, Count, ShortTTL}, func(t *testing.T, tg *target) { warmOutage(t, tg, o.mode) }})
+		cases = append(cases, testCase{"warm/" + o.name, []Need{Mint, Outage, ShortTTL}, func(t *testing.T, tg *target) { warmOutage(t, tg, o.mode) }})
 	}
 	cases = append(cases,
-		testCase{"warm/no keys at all", []Need{Mint, Outage, Cold, ShortTTL}, func(t *testing.T, tg *target) {
+		testCase{"warm/no keys at all", []Need{Mint, Outage, ShortTTL}, func(t *testing.T, tg *target) {
 			tg.warm(t)
 			tg.mode(t, "no_keys")
 			eventually(t, tg.ttl+time.Second, 100*time.Millisecond, func() error { return tg.asks(order{}, within(dueLimit, unavailable)) })
@@ -47,8 +47,8 @@ func TestOutage(t *testing.T) {
 			tg.mode(t, "ok")
 			recovers(t, tg)
 		}},
-		testCase{"keys grow too old", []Need{Mint, Outage, Cold, Count, ShortTTL}, tooOld},
-		testCase{"hanging issuer, due keys", []Need{Mint, Outage, Cold, Count, ShortTTL}, hanging},
+		testCase{"keys grow too old", []Need{Mint, Outage, ShortTTL}, tooOld},
+		testCase{"hanging issuer, due keys", []Need{Mint, Outage, ShortTTL}, hanging},
 	)
 	inTurn(t, cases)
 }

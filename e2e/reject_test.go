@@ -212,7 +212,7 @@ func TestReject(t *testing.T) {
 				for i, token := range try.tokens(t, tg, a) {
 					r, err := tg.ask(token)
 					check(t, err)
-					if err := refused(r); err != nil {
+					if err := refusedAs("Bearer " + token)(r); err != nil {
 						t.Errorf("token %d, %s: %v", i+1, token, err)
 					}
 				}
@@ -247,9 +247,10 @@ func TestReject(t *testing.T) {
 		"an API key instead of a token": func(string) string { return "Bearer YOUR_API_KEY" },
 	} {
 		cases = append(cases, testCase{"header: " + name, []Need{Mint}, func(t *testing.T, tg *target) {
-			r, err := send(http.MethodGet, tg.base+"/protected", authorization(tg.mint(t, order{}).Token))
+			header := authorization(tg.mint(t, order{}).Token)
+			r, err := send(http.MethodGet, tg.base+"/protected", header)
 			check(t, err)
-			check(t, refused(r))
+			check(t, refusedAs(header)(r))
 		}})
 	}
 	inParallel(t, cases)
