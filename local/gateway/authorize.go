@@ -6,80 +6,74 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"time"
 
 	"github.com/aws/aws-lambda-go/events"
 )
 
-// cached is one authorizer's answer to one token. It serves every method and path of the stage.
-type cached struct {
-	result *result
-	until  time.Time
-}
-
 // authorize returns requestContext.authorizer, or why the request goes no further. Whether the answer is a cached one or
 // not, it is judged anew for this request.
-func (g *Gateway) authorize(r *http.Request, name, arn string) (map[string]any, *problem) {
-	auth := g.API.Authorizers[name]
-	token := last(r.Header.Values(auth.Header))
-	if token == "" || !auth.Validation.MatchString(token) {
-		return nil, &problem{kind: "UNAUTHORIZED", message: "Unauthorized"}
+func (g *Gateway) authorize(r *http.Request, arn string) (map[string]any, *problem) {
+	token := last(r.Header.Values(g.API.Authorizer.Header))
+	if token == "" || !g.API.Authorizer.Validation.MatchString(token) {
+		return nil, &problem{kind: "UNAUTHORIZED"}
 	}
-
-	key := name + " " + token
-	g.mu.Lock()
-	entry, ok := g.cache[key]
-	g.mu.Unlock()
-	var latency time.Duration
-	if now := g.Now(); !ok || !now.Before(entry.until) {
-		res, p := g.ask(r.Context(), auth, token, arn)
-		if p != nil {
+	res := g.cached(token)
+	if res == nil {
+		var p *problem
+		if res, p = g.ask(r.Context(), token, arn); p != nil {
 			return nil, p // never cached
 		}
-		entry = cached{res, g.Now().Add(auth.TTL)}
-		latency = g.Now().Sub(now)
-		g.keep(key, entry)
+		g.keep(token, res)
 	}
-	if p := entry.result.decide(arn, g.Now()); p != nil {
-		return nil, p
+	if !res.allows(arn, g.Now()) {
+		return nil, &problem{kind: "ACCESS_DENIED"}
 	}
-	values := map[string]any{"principalId": entry.result.principal, "integrationLatency": latency.Milliseconds()}
-	for name, value := range entry.result.context {
-		if _, reserved := values[name]; !reserved {
-			values[name] = value
-		}
+	values := map[string]any{}
+	for name, value := range res.context {
+		values[name] = value
 	}
+	values["principalId"] = res.principal
 	return values, nil
 }
 
-// keep also lets go of what has run out, or the cache would grow with every fresh token.
-func (g *Gateway) keep(key string, entry cached) {
-	now := g.Now()
+// cached is the answer kept for the token, nil if there is none. It serves every method and path of the stage.
+func (g *Gateway) cached(token string) *result {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	maps.DeleteFunc(g.cache, func(_ string, e cached) bool { return !now.Before(e.until) })
-	if now.Before(entry.until) {
-		g.cache[key] = entry
+	if res := g.cache[token]; res != nil && g.Now().Before(res.until) {
+		return res
 	}
+	return nil
+}
+
+// keep also lets go of what has run out, or the cache would grow with every fresh token.
+func (g *Gateway) keep(token string, res *result) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.Now()
+	res.until = now.Add(g.API.Authorizer.TTL)
+	maps.DeleteFunc(g.cache, func(_ string, old *result) bool { return !now.Before(old.until) })
+	g.cache[token] = res
 }
 
 // ask calls the authorizer's function.
-func (g *Gateway) ask(ctx context.Context, auth Authorizer, token, arn string) (*result, *problem) {
+func (g *Gateway) ask(ctx context.Context, token, arn string) (*result, *problem) {
+	function := g.API.Authorizer.Function
 	event, _ := json.Marshal(events.APIGatewayCustomAuthorizerRequest{Type: "TOKEN", AuthorizationToken: token, MethodArn: arn})
-	payload, isError, err := g.Functions[auth.Function](ctx, event)
+	payload, isError, err := g.Functions[function](ctx, event)
 	if err != nil {
-		return nil, &problem{kind: "AUTHORIZER_FAILURE", cause: err}
+		return nil, &problem{"AUTHORIZER_FAILURE", err}
 	}
 	if isError {
 		var answer struct{ ErrorMessage string }
 		if json.Unmarshal(payload, &answer) == nil && answer.ErrorMessage == "Unauthorized" {
-			return nil, &problem{kind: "UNAUTHORIZED", message: "Unauthorized"}
+			return nil, &problem{kind: "UNAUTHORIZED"}
 		}
-		return nil, &problem{kind: "AUTHORIZER_FAILURE", cause: fmt.Errorf("%s: %s", auth.Function, payload)}
+		return nil, &problem{"AUTHORIZER_FAILURE", fmt.Errorf("%s: %s", function, payload)}
 	}
 	res, err := parseResult(payload)
 	if err != nil {
-		return nil, &problem{kind: "AUTHORIZER_CONFIGURATION_ERROR", cause: fmt.Errorf("%s's answer: %w", auth.Function, err)}
+		return nil, &problem{"AUTHORIZER_CONFIGURATION_ERROR", fmt.Errorf("%s's answer: %w", function, err)}
 	}
 	return res, nil
 }

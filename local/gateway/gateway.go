@@ -3,7 +3,6 @@
 package gateway
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -21,9 +20,6 @@ const (
 	apiID   = "local12345"
 )
 
-// API Gateway's limit on a request's body, in bytes.
-const maxBody = 10 << 20
-
 // Invoke calls a function. With isError the answer is the error's JSON (errorMessage, errorType); err says that the
 // function could not be called at all.
 type Invoke func(ctx context.Context, event []byte) (answer []byte, isError bool, err error)
@@ -32,33 +28,35 @@ type Invoke func(ctx context.Context, event []byte) (answer []byte, isError bool
 type Config struct {
 	API       *API
 	Functions map[string]Invoke // by logical id, all that the API names
-	Now       func() time.Time  // nil: time.Now
-	Log       *log.Logger       // why a request ended in a 5xx; nil: discarded
+	Now       func() time.Time
+	Log       *log.Logger // why a request ended in a 5xx
 }
 
 // Gateway serves /{stage}/{path}.
 type Gateway struct {
 	Config
 	mu    sync.Mutex
-	cache map[string]cached // by authorizer and token
+	cache map[string]*result // by token
 }
 
 // New refuses an API that names a function which is not given.
 func New(c Config) (*Gateway, error) {
-	if c.Now == nil {
-		c.Now = time.Now
-	}
-	if c.Log == nil {
-		c.Log = log.New(io.Discard, "", 0)
-	}
+	ids := []string{c.API.Authorizer.Function}
 	for _, r := range c.API.Routes {
-		for _, id := range []string{r.Function, cmp.Or(c.API.Authorizers[r.Authorizer].Function, r.Function)} {
-			if c.Functions[id] == nil {
-				return nil, fmt.Errorf("setting up %s: there is no function %q", r.Path, id)
-			}
+		ids = append(ids, r.Function)
+	}
+	for _, id := range ids {
+		if c.Functions[id] == nil {
+			return nil, fmt.Errorf("setting up the API: there is no function %q", id)
 		}
 	}
-	return &Gateway{Config: c, cache: map[string]cached{}}, nil
+	return &Gateway{Config: c, cache: map[string]*result{}}, nil
+}
+
+// problem is why API Gateway answers by itself.
+type problem struct {
+	kind  string // of gateway response
+	cause error  // for the log alone
 }
 
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -68,7 +66,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if p.cause != nil {
 			g.Log.Printf("%s %s: %s: %v", r.Method, r.URL.Path, p.kind, p.cause)
 		}
-		g.API.respond(w, p)
+		g.API.Responses[p.kind].write(w)
 	}
 }
 
@@ -76,22 +74,14 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, id string) *prob
 	path, inStage := strings.CutPrefix(r.URL.Path, "/"+g.API.Stage)
 	route := g.API.route(r.Method, path)
 	if !inStage || route == nil {
-		return &problem{kind: "MISSING_AUTHENTICATION_TOKEN", message: "Missing Authentication Token"}
+		return &problem{kind: "MISSING_AUTHENTICATION_TOKEN"}
 	}
-	var authorizer map[string]any
-	if route.Authorizer != "" {
-		arn := fmt.Sprintf("arn:aws:execute-api:%s:%s:%s/%s/%s%s", region, account, apiID, g.API.Stage, r.Method, path)
-		var p *problem
-		if authorizer, p = g.authorize(r, route.Authorizer, arn); p != nil {
-			return p
-		}
+	arn := fmt.Sprintf("arn:aws:execute-api:%s:%s:%s/%s/%s%s", region, account, apiID, g.API.Stage, r.Method, path)
+	authorizer, p := g.authorize(r, arn)
+	if p != nil {
+		return p
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		return &problem{kind: "REQUEST_TOO_LARGE", message: "Request Too Long"}
-	}
-	event := proxyEvent(r, g.API.Stage, id, route, body, authorizer, g.Now())
-	if err := g.integrate(w, r.Context(), route.Function, event); err != nil {
+	if err := g.integrate(w, r, route, id, authorizer); err != nil {
 		g.Log.Printf("%s %s: %v", r.Method, r.URL.Path, err)
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusBadGateway)

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,23 +10,19 @@ import (
 
 // Response is a gateway response: what API Gateway answers by itself.
 type Response struct {
-	Status  int // 0: the type's own
+	Status  int
 	Headers map[string]string
-	Body    string // of application/json; empty: API Gateway's own
+	Body    string // of application/json
 }
 
-// problem is why API Gateway answers by itself: the type of the response, and $context.error.message.
-type problem struct {
-	kind, message string
-	cause         error // for the log alone
-}
-
-const errorMessage = "$context.error.messageString"
-
-// API Gateway Developer Guide, "Gateway response types": those that this package gives, with their status.
-var statuses = map[string]int{
-	"ACCESS_DENIED": 403, "AUTHORIZER_CONFIGURATION_ERROR": 500, "AUTHORIZER_FAILURE": 500,
-	"MISSING_AUTHENTICATION_TOKEN": 403, "REQUEST_TOO_LARGE": 413, "UNAUTHORIZED": 401,
+// Those that this package gives, where the template does not say otherwise (API Gateway Developer Guide, "Gateway
+// response types").
+var defaultResponses = map[string]Response{
+	"ACCESS_DENIED":                  {403, nil, `{"message":"User is not authorized to access this resource"}`},
+	"AUTHORIZER_CONFIGURATION_ERROR": {500, nil, `{"message":null}`},
+	"AUTHORIZER_FAILURE":             {500, nil, `{"message":null}`},
+	"MISSING_AUTHENTICATION_TOKEN":   {403, nil, `{"message":"Missing Authentication Token"}`},
+	"UNAUTHORIZED":                   {401, nil, `{"message":"Unauthorized"}`},
 }
 
 // templateResponse is an entry of GatewayResponses.
@@ -39,8 +34,11 @@ type templateResponse struct {
 	ResponseTemplates map[string]text `yaml:"ResponseTemplates"`
 }
 
-func (t templateResponse) response() (Response, error) {
-	r := Response{t.StatusCode, map[string]string{}, string(t.ResponseTemplates["application/json"])}
+// over is the default response with what the entry sets in its place.
+func (t templateResponse) over(r Response) (Response, error) {
+	r.Status = cmp.Or(t.StatusCode, r.Status)
+	r.Body = string(cmp.Or(t.ResponseTemplates["application/json"], text(r.Body)))
+	r.Headers = map[string]string{}
 	for name, value := range t.ResponseParameters.Headers {
 		constant, ok := strings.CutPrefix(string(value), "'")
 		constant, shut := strings.CutSuffix(constant, "'")
@@ -49,24 +47,17 @@ func (t templateResponse) response() (Response, error) {
 		}
 		r.Headers[name] = constant
 	}
-	if strings.Contains(strings.ReplaceAll(r.Body, errorMessage, ""), "$") {
-		return Response{}, fmt.Errorf("of variables only %s is understood here: %s", errorMessage, r.Body)
+	if strings.Contains(r.Body, "$") {
+		return Response{}, fmt.Errorf("variables are not understood here: %s", r.Body)
 	}
 	return r, nil
 }
 
-// respond writes the problem's gateway response, as the template has it and else as API Gateway does by default.
-func (a *API) respond(w http.ResponseWriter, p *problem) {
-	resp := a.Responses[p.kind]
-	message, _ := json.Marshal(p.message)
-	if p.message == "" {
-		message = []byte("null")
-	}
+func (r Response) write(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
-	for name, value := range resp.Headers {
+	for name, value := range r.Headers {
 		w.Header().Set(name, value)
 	}
-	w.WriteHeader(cmp.Or(resp.Status, statuses[p.kind]))
-	body := cmp.Or(resp.Body, `{"message":`+errorMessage+`}`)
-	io.WriteString(w, strings.ReplaceAll(body, errorMessage, string(message)))
+	w.WriteHeader(r.Status)
+	io.WriteString(w, r.Body)
 }

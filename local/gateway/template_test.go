@@ -25,12 +25,12 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	auth := api.Authorizers["Jwt"]
+	auth := api.Authorizer
 	if api.Stage != "prod" || auth.Function != "AuthorizerFunction" || auth.Header != "X-Token" || auth.TTL != time.Minute {
 		t.Errorf("stage %q, authorizer %+v", api.Stage, auth)
 	}
 	slices.SortFunc(api.Routes, func(a, b Route) int { return strings.Compare(a.Path, b.Path) })
-	want := []Route{{"GET", "/only", "ProtectedFunction", "Jwt"}, {"ANY", "/protected", "ProtectedFunction", "Jwt"}}
+	want := []Route{{"GET", "/only", "ProtectedFunction"}, {"ANY", "/protected", "ProtectedFunction"}}
 	if !slices.Equal(api.Routes, want) {
 		t.Errorf("routes %+v, want %+v", api.Routes, want)
 	}
@@ -38,7 +38,7 @@ func TestParse(t *testing.T) {
 	if !maps.Equal(api.Timeouts, timeouts) {
 		t.Errorf("timeouts %v, want %v", api.Timeouts, timeouts)
 	}
-	unauthorized := Response{401, map[string]string{"WWW-Authenticate": `Bearer realm="api"`}, `{"why":$context.error.messageString}`}
+	unauthorized := Response{401, map[string]string{"WWW-Authenticate": `Bearer realm="api"`}, `{"why":"no token"}`}
 	if got := api.Responses["UNAUTHORIZED"]; !reflect.DeepEqual(got, unauthorized) {
 		t.Errorf("UNAUTHORIZED %+v, want %+v", got, unauthorized)
 	}
@@ -58,10 +58,11 @@ func TestParseRefuses(t *testing.T) {
 		{"alias as authorizer", "!GetAtt AuthorizerFunction.Arn", "!Ref AuthorizerFunction.Alias", "!Ref AuthorizerFunction.Alias"},
 		{"no authorizer function", "FunctionArn: !GetAtt AuthorizerFunction.Arn", "Other: x", `function ""`},
 		{"unknown default authorizer", "DefaultAuthorizer: Jwt", "DefaultAuthorizer: Jwr", `no authorizer "Jwr"`},
+		{"no default authorizer", "DefaultAuthorizer: Jwt", "Other: x", `no authorizer ""`},
 		{"TTL too long", "Default: '60'", "Default: 3601", "ReauthorizeEvery 3601"},
 		{"expression that Go lacks", `[a-z]+|\d+`, `(?=a).*`, "ValidationExpression"},
 		{"header that is no constant", `"'5'"`, "method.request.header.X", "Retry-After"},
-		{"other variable", "$context.error.messageString", "$context.requestId", "$context.requestId"},
+		{"variable in a response", `{"why":"no token"}`, "{$context.requestId}", "$context.requestId"},
 		{"no stage", "StageName: !Ref StageName", "Other: x", "no StageName"},
 		{"no API", "AWS::Serverless::Api", "AWS::Serverless::HttpApi", "0 APIs"},
 		{"variable in a path", "Path: /only", "Path: '/only/{id}'", "/only/{id}"},
