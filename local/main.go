@@ -1,7 +1,7 @@
 // Command local runs the whole path on this machine: a stand-in for Zuplo, one for API Gateway as template.yaml sets it
 // up, and the two compiled functions behind Lambda's Runtime API.
 //
-// With a command after --, it runs that against the stack and ends with its exit status.
+// With a command after --, it runs that against the stack, and fails when it does.
 package main
 
 import (
@@ -16,7 +16,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,8 +34,6 @@ func main() {
 	flag.IntVar(&o.apiPort, "api-port", 8080, "port of the API; 0: any")
 	flag.IntVar(&o.zuploPort, "zuplo-port", 9000, "port of the Zuplo stand-in; 0: any")
 	flag.StringVar(&o.api, "api", "", "URL of a deployed API with its stage, in place of the local one")
-	flag.StringVar(&o.template, "template", "template.yaml", "SAM template of the API")
-	flag.StringVar(&o.build, "build", "build", "folder of the functions' binaries")
 	flag.StringVar(&o.zuplo.Alg, "alg", "EdDSA", "algorithm that forwarded requests' tokens are signed with")
 	flag.StringVar(&o.zuplo.Tokens, "tokens", "fresh", "fresh: a token for each request; cached: one for many")
 	flag.StringVar(&o.zuplo.Audience, "audience", "aws-origin", "audience of the tokens")
@@ -46,11 +43,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o, flag.Args())
 	stop()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		os.Exit(max(1, exit.ExitCode()))
-	case err != nil:
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "local:", err)
 		os.Exit(1)
 	}
@@ -58,7 +51,6 @@ func main() {
 
 type options struct {
 	apiPort, zuploPort int
-	template, build    string
 	api                string
 	zuplo              zuplo.Config
 }
@@ -118,13 +110,13 @@ type api struct {
 
 // startAPI serves the API as the template has it. An error that ends it later goes to failed.
 func startAPI(o options, failed chan<- error) (*api, error) {
-	text, err := os.ReadFile(o.template)
+	text, err := os.ReadFile("template.yaml")
 	if err != nil {
 		return nil, fmt.Errorf("reading the template: %w", err)
 	}
 	setup, err := gateway.Parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", o.template, err)
+		return nil, err
 	}
 	env := []string{"ISSUER=" + o.zuplo.Issuer, "AUDIENCE=" + cmp.Or(os.Getenv("AUDIENCE"), o.zuplo.Audience)}
 	for _, name := range handedOn {
@@ -132,11 +124,15 @@ func startAPI(o options, failed chan<- error) (*api, error) {
 			env = append(env, name+"="+v)
 		}
 	}
-	authorizer := host(setup, o.build, "AuthorizerFunction", "authorizer", env)
-	protected := host(setup, o.build, "ProtectedFunction", "protected", nil)
+	host := func(id, binary string, env []string) *lambdahost.Host {
+		return lambdahost.New(lambdahost.Function{Name: id, Binary: binary, Env: env, Timeout: setup.Timeouts[id], Log: os.Stderr})
+	}
+	authorizer := host("AuthorizerFunction", "build/authorizer/bootstrap", env)
+	protected := host("ProtectedFunction", "build/protected/bootstrap", nil)
 	g, err := gateway.New(gateway.Config{
 		API:       setup,
-		Functions: map[string]gateway.Invoke{"AuthorizerFunction": invoke(authorizer), "ProtectedFunction": invoke(protected)},
+		Functions: map[string]gateway.Invoke{"AuthorizerFunction": authorizer.Invoke, "ProtectedFunction": protected.Invoke},
+		Now:       time.Now,
 		Log:       log.New(os.Stderr, "[gateway] ", 0),
 	})
 	if err != nil {
@@ -173,17 +169,4 @@ func listen(port int, variable string) (net.Listener, error) {
 		return nil, fmt.Errorf("port %d is taken; another one: make run %s=%d", port, variable, port+1)
 	}
 	return l, err
-}
-
-func host(api *gateway.API, build, id, folder string, env []string) *lambdahost.Host {
-	return lambdahost.New(lambdahost.Function{
-		Name: id, Binary: filepath.Join(build, folder, "bootstrap"), Env: env, Timeout: api.Timeouts[id], Log: os.Stderr,
-	})
-}
-
-func invoke(h *lambdahost.Host) gateway.Invoke {
-	return func(ctx context.Context, event []byte) ([]byte, bool, error) {
-		r, err := h.Invoke(ctx, event)
-		return r.Payload, r.FunctionError, err
-	}
 }

@@ -5,9 +5,11 @@ package lambdahost
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -21,18 +23,17 @@ type Function struct {
 	Binary string   // the bootstrap
 	Env    []string // KEY=value, on top of what Lambda itself sets; nothing is inherited
 
-	MemoryMB    int           // told to the function, not enforced; 0: 128
-	Timeout     time.Duration // of an invocation, from the moment the event is handed out; 0: 3 s
+	Timeout     time.Duration // of an invocation, from the moment the event is handed out
 	InitTimeout time.Duration // until the process first asks for an event; 0: 10 s
 	IdleTimeout time.Duration // after which a frozen process is ended; 0: 10 min
 
-	Log io.Writer // the function's output, one Write per line; nil: discarded
+	Log io.Writer // the function's output, one Write per line
 }
 
-// Result is a function's answer. With FunctionError the payload is the error's JSON (errorMessage, errorType).
-type Result struct {
-	Payload       []byte
-	FunctionError bool
+// result is a function's answer, or with isError the error's JSON (errorMessage, errorType).
+type result struct {
+	payload []byte
+	isError bool
 }
 
 // Counters say what a Host has done so far, and how many processes it has now.
@@ -45,8 +46,8 @@ type Counters struct {
 // Host runs the processes of one function.
 type Host struct {
 	fn      Function
+	log     *log.Logger
 	running sync.WaitGroup // one per process, one per log pipe
-	logMu   sync.Mutex
 
 	mu          sync.Mutex // guards all below, and the processes' own state
 	closed      bool
@@ -58,17 +59,12 @@ type Host struct {
 
 // New starts nothing: the first invocation does, as Lambda has it.
 func New(fn Function) *Host {
-	fn.MemoryMB = cmp.Or(fn.MemoryMB, 128)
-	fn.Timeout = cmp.Or(fn.Timeout, 3*time.Second)
 	fn.InitTimeout = cmp.Or(fn.InitTimeout, 10*time.Second)
 	fn.IdleTimeout = cmp.Or(fn.IdleTimeout, 10*time.Minute)
-	if fn.Log == nil {
-		fn.Log = io.Discard
-	}
 	if abs, err := filepath.Abs(fn.Binary); err == nil {
 		fn.Binary = abs // it is run in its own directory
 	}
-	return &Host{fn: fn, live: map[*process]bool{}}
+	return &Host{fn: fn, log: log.New(fn.Log, fn.Name+" | ", 0), live: map[*process]bool{}}
 }
 
 // invocation is one event on its way through a process.
@@ -79,36 +75,38 @@ type invocation struct {
 
 	handedOut bool
 	answered  bool
-	result    Result
+	result    result
 	done      chan struct{} // closed when the process has been frozen again, or is gone
 }
 
 // Invoke hands the event to a frozen process, or to a new one when there is none. It returns when that process is frozen
-// again, so that whoever invokes next meets a process that stands still. Whatever goes wrong in the function is a Result;
-// an error says that it could not be started or that ctx ended. As with Lambda, the function then runs on to its deadline.
-func (h *Host) Invoke(ctx context.Context, payload []byte) (Result, error) {
-	return h.run(ctx, &invocation{payload: payload})
+// again, so that whoever invokes next meets a process that stands still. Whatever goes wrong in the function is an answer,
+// with isError the error's JSON (errorMessage, errorType); err says that it could not be started or that ctx ended. As with
+// Lambda, the function then runs on to its deadline.
+func (h *Host) Invoke(ctx context.Context, event []byte) (answer []byte, isError bool, err error) {
+	res, err := h.run(ctx, &invocation{payload: event})
+	return res.payload, res.isError, err
 }
 
 // Start takes a new process through INIT and leaves it frozen.
 func (h *Host) Start(ctx context.Context) error {
 	res, err := h.run(ctx, &invocation{initOnly: true})
-	if err == nil && res.FunctionError {
-		return fmt.Errorf("starting %s: %s", h.fn.Name, res.Payload)
+	if err == nil && res.isError {
+		return fmt.Errorf("starting %s: %s", h.fn.Name, res.payload)
 	}
 	return err
 }
 
-func (h *Host) run(ctx context.Context, inv *invocation) (Result, error) {
-	inv.id, inv.done = newID(), make(chan struct{})
+func (h *Host) run(ctx context.Context, inv *invocation) (result, error) {
+	inv.id, inv.done = rand.Text(), make(chan struct{})
 	if err := h.dispatch(inv); err != nil {
-		return Result{}, err
+		return result{}, err
 	}
 	select {
 	case <-inv.done:
 		return inv.result, nil
 	case <-ctx.Done():
-		return Result{}, fmt.Errorf("invoking %s: %w", h.fn.Name, ctx.Err())
+		return result{}, fmt.Errorf("invoking %s: %w", h.fn.Name, ctx.Err())
 	}
 }
 
@@ -143,7 +141,7 @@ func (h *Host) park(p *process) {
 		return // its exit completes the invocation
 	}
 	h.idle = append(h.idle, p)
-	p.limit(h.fn.IdleTimeout, Result{})
+	p.limit(h.fn.IdleTimeout, result{})
 	close(p.current.done)
 	p.current = nil
 }
@@ -175,12 +173,6 @@ func (h *Host) Close() {
 	h.mu.Unlock()
 	h.Recycle()
 	h.running.Wait()
-}
-
-func (h *Host) logLine(line string) {
-	h.logMu.Lock()
-	defer h.logMu.Unlock()
-	fmt.Fprintf(h.fn.Log, "%s | %s\n", h.fn.Name, line)
 }
 
 func (h *Host) forget(p *process) {

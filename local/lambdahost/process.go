@@ -2,7 +2,6 @@ package lambdahost
 
 import (
 	"bufio"
-	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -10,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -27,7 +25,7 @@ type process struct {
 	current *invocation // nil while idle
 	timer   *time.Timer // ends INIT, the invocation or the idling, whichever it is in
 	ending  bool        // has been killed, for this cause
-	cause   Result
+	cause   result
 }
 
 // spawn starts a process for its first invocation. The caller holds host.mu.
@@ -101,17 +99,17 @@ func (p *process) wait(out *os.File) {
 		case p.ending:
 			inv.result = p.cause
 		default:
-			inv.result = exitedWith(inv.id, status)
+			inv.result = failed("Runtime.ExitError", inv.id, "Runtime exited with error: "+describe(status))
 		}
-		if inv.result.FunctionError {
-			h.logLine(string(inv.result.Payload))
+		if inv.result.isError {
+			h.log.Printf("%s", inv.result.payload)
 		}
 		close(inv.done)
 	}
 }
 
 // limit replaces the process's time limit. The caller holds host.mu.
-func (p *process) limit(d time.Duration, cause Result) {
+func (p *process) limit(d time.Duration, cause result) {
 	if p.timer != nil {
 		p.timer.Stop()
 	}
@@ -128,7 +126,7 @@ func (p *process) limit(d time.Duration, cause Result) {
 
 // end kills the process; an invocation under way then has cause for its result, unless it was answered already.
 // The caller holds host.mu.
-func (p *process) end(cause Result) {
+func (p *process) end(cause result) {
 	if !p.ending {
 		p.ending, p.cause = true, cause
 		p.host.forget(p)
@@ -151,14 +149,12 @@ func (p *process) freeze() bool {
 	}
 }
 
-func (p *process) thaw() { p.os.Signal(syscall.SIGCONT) }
-
 func (h *Host) copyLog(out *os.File) {
 	defer out.Close()
 	for r := bufio.NewReader(out); ; {
 		line, err := r.ReadString('\n')
-		if line = strings.TrimRight(line, "\r\n"); line != "" {
-			h.logLine(line)
+		if line != "" {
+			h.log.Print(line)
 		}
 		if err != nil {
 			return
@@ -166,44 +162,29 @@ func (h *Host) copyLog(out *os.File) {
 	}
 }
 
-// environment is what Lambda sets for provided.al2023, credentials aside.
+// environment is the part of what Lambda sets for provided.al2023 that runtimes read.
 func (h *Host) environment(api string) []string {
-	dir := filepath.Dir(h.fn.Binary)
 	return []string{
 		"AWS_LAMBDA_RUNTIME_API=" + api,
-		"AWS_LAMBDA_FUNCTION_NAME=" + h.fn.Name, "AWS_LAMBDA_FUNCTION_VERSION=$LATEST",
-		fmt.Sprint("AWS_LAMBDA_FUNCTION_MEMORY_SIZE=", h.fn.MemoryMB), "AWS_LAMBDA_INITIALIZATION_TYPE=on-demand",
-		"AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/" + h.fn.Name, "AWS_LAMBDA_LOG_STREAM_NAME=local",
-		"AWS_REGION=us-east-1", "AWS_DEFAULT_REGION=us-east-1",
-		"LAMBDA_TASK_ROOT=" + dir, "LAMBDA_RUNTIME_DIR=" + dir, "_HANDLER=bootstrap",
-		"LANG=en_US.UTF-8", "TZ=:UTC", "PATH=/usr/local/bin:/usr/bin:/bin",
+		"AWS_LAMBDA_FUNCTION_NAME=" + h.fn.Name, "AWS_LAMBDA_FUNCTION_VERSION=$LATEST", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=128",
+		"AWS_REGION=us-east-1", "LAMBDA_TASK_ROOT=" + filepath.Dir(h.fn.Binary), "_HANDLER=bootstrap",
+		"TZ=:UTC", "PATH=/usr/local/bin:/usr/bin:/bin",
 	}
 }
 
-func timedOut(id string, after time.Duration) Result {
+func timedOut(id string, after time.Duration) result {
 	return failed("Sandbox.Timedout", id, fmt.Sprintf("Task timed out after %.2f seconds", after.Seconds()))
 }
 
-func exitedWith(id string, status syscall.WaitStatus) Result {
-	what := "Runtime exited without providing a reason"
-	if status.Signaled() {
-		what = fmt.Sprintf("Runtime exited with error: signal: %v", status.Signal())
-	} else if status.ExitStatus() != 0 {
-		what = fmt.Sprintf("Runtime exited with error: exit status %d", status.ExitStatus())
-	}
-	return failed("Runtime.ExitError", id, what)
-}
-
 // failed is an error in Lambda's own words.
-func failed(kind, id, what string) Result {
+func failed(kind, id, what string) result {
 	payload, _ := json.Marshal(map[string]string{"errorType": kind, "errorMessage": "RequestId: " + id + " Error: " + what})
-	return Result{payload, true}
+	return result{payload, true}
 }
 
-// newID is a random UUID (RFC 9562 §5.4), as request ids are.
-func newID() string {
-	var b [16]byte
-	rand.Read(b[:])
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+func describe(s syscall.WaitStatus) string {
+	if s.Signaled() {
+		return "signal: " + s.Signal().String()
+	}
+	return fmt.Sprint("exit status ", s.ExitStatus())
 }
