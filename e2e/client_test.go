@@ -181,7 +181,6 @@ type order struct {
 	Kid       string         `json:"kid,omitempty"`
 	Header    map[string]any `json:"header,omitempty"`
 	Claims    map[string]any `json:"claims,omitempty"`
-	ExpiresIn string         `json:"expires_in,omitempty"`
 	Payload   string         `json:"payload,omitempty"`
 	RawHeader string         `json:"raw_header,omitempty"`
 	SignAs    string         `json:"sign_as,omitempty"`

@@ -107,7 +107,7 @@ func deadFetch(t *testing.T, tg *target) {
 // in the thawed process's socket is older than a fetch may be.
 func staleAnswer(t *testing.T, tg *target) {
 	old := spareKey(t, tg)
-	tg.post(t, tg.admin+"/jwks", object{"mode": "slow", "delay": "1500ms"}, nil)
+	tg.post(t, tg.admin+"/jwks", object{"mode": "slow", "delay_ms": 1500}, nil)
 	starts := tg.counted(t).Starts
 	sent := stopped(t, tg)
 	eventually(t, 2*time.Second, 20*time.Millisecond, func() error {

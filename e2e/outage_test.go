@@ -31,7 +31,7 @@ func TestOutage(t *testing.T) {
 	cases = append(cases, testCase{"cold start/no keys at all", []Need{Mint, Outage, Cold, Count}, func(t *testing.T, tg *target) { coldOutage(t, tg, "no_keys") }})
 	cases = append(cases, testCase{"cold start/slow but in time", []Need{Mint, Outage, Cold}, func(t *testing.T, tg *target) {
 		tg.warm(t)
-		tg.post(t, tg.admin+"/jwks", object{"mode": "slow", "delay": "1500ms"}, nil)
+		tg.post(t, tg.admin+"/jwks", object{"mode": "slow", "delay_ms": 1500}, nil)
 		tg.recycle(t)
 		check(t, tg.asks(order{}, within(answerLimit, allowed)))
 	}})

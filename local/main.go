@@ -75,11 +75,10 @@ func run(ctx context.Context, o options, command []string) error {
 		base, lambda, can = api.base, api.lambda, "mint,rotate,outage,freeze,count"
 	}
 	o.zuplo.Upstream = base
-	z, err := zuplo.New(o.zuplo)
+	zuploServer, err := zuplo.New(o.zuplo)
 	if err != nil {
 		return fmt.Errorf("setting up the Zuplo stand-in: %w", err)
 	}
-	zuploServer := z.Server()
 	defer zuploServer.Close()
 	go func() { failed <- zuploServer.Serve(zuploAt) }()
 

@@ -1,17 +1,21 @@
 package zuplo
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"maps"
+	"io"
 	"net"
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 )
 
-var modes = []string{"ok", "503", "hang", "garbage", "html", "empty", "null_keys", "no_keys", "slow", "reset", "redirect", "huge"}
+// modes are those of the JWKS endpoint besides badBodies.
+var modes = []string{"ok", "503", "hang", "slow", "reset", "redirect", "huge"}
 
 // A mintRequest asks for a token. Its zero value is what a forwarded request carries.
 type mintRequest struct {
@@ -19,29 +23,26 @@ type mintRequest struct {
 	Kid       string                     `json:"kid"`        // default: alg's signing key; a withdrawn one signs too
 	Header    map[string]json.RawMessage `json:"header"`     // members to set; null removes one
 	Claims    map[string]json.RawMessage `json:"claims"`     // likewise
-	ExpiresIn string                     `json:"expires_in"` // a Go duration, negative ones too
 	Payload   string                     `json:"payload"`    // replaces the claims altogether
 	RawHeader string                     `json:"raw_header"` // replaces the header altogether
 	SignAs    string                     `json:"sign_as"`    // signs with this algorithm and its key whatever the header says
 	Foreign   bool                       `json:"foreign"`    // signs with a key that nobody published
 }
 
-func (s *Server) mint(m mintRequest) (token, kid string, err error) {
-	if m.Alg == "" {
-		m.Alg = s.cfg.Alg
-	}
-	k := s.keys.signer(m.Alg)
+// mint makes a token. The caller holds s.mu.
+func (s *server) mint(m mintRequest) (token, kid string, err error) {
+	k, err := s.keys.signer(cmp.Or(m.Alg, s.cfg.Alg))
 	if m.Kid != "" {
-		k = s.keys.find(m.Kid)
+		k, err = s.keys.find(m.Kid)
 	}
-	if k == nil {
-		return "", "", fmt.Errorf("no key of alg %q and kid %q", m.Alg, m.Kid)
+	if err != nil {
+		return "", "", err
 	}
 	alg, private := k.alg, k.private
 	if m.SignAs != "" {
-		other := s.keys.signer(m.SignAs)
-		if other == nil {
-			return "", "", fmt.Errorf("no algorithm %q", m.SignAs)
+		other, err := s.keys.signer(m.SignAs)
+		if err != nil {
+			return "", "", err
 		}
 		alg = m.SignAs
 		if fmt.Sprintf("%T", other.private) != fmt.Sprintf("%T", private) {
@@ -49,33 +50,23 @@ func (s *Server) mint(m mintRequest) (token, kid string, err error) {
 		}
 	}
 	if m.Foreign {
-		if private, err = s.keys.stranger(alg); err != nil {
-			return "", "", err
-		}
-	}
-	// jti makes each token one of its own: EdDSA would sign the same claims the same way.
-	life := s.cfg.ExpiresIn
-	if m.ExpiresIn != "" {
-		if life, err = time.ParseDuration(m.ExpiresIn); err != nil {
-			return "", "", fmt.Errorf("expires_in: %w", err)
-		}
+		private = s.strangers.signing[alg].private
 	}
 	now := time.Now()
 	header := override(map[string]any{"alg": k.alg, "kid": k.kid, "typ": "JWT"}, m.Header)
+	// jti makes each token one of its own: EdDSA would sign the same claims the same way.
 	claims := override(map[string]any{
-		"iss": s.cfg.Issuer, "aud": s.cfg.Audience, "sub": "api-key-consumer", "jti": rand.Text(), "iat": now.Unix(), "exp": now.Add(life).Unix(),
+		"iss": s.cfg.Issuer, "aud": s.cfg.Audience, "sub": "api-key-consumer", "jti": rand.Text(), "iat": now.Unix(), "exp": now.Add(s.cfg.ExpiresIn).Unix(),
 	}, m.Claims)
-	if m.RawHeader != "" {
-		header = []byte(m.RawHeader)
+	signed := b64(cmp.Or(m.RawHeader, header)) + "." + b64(cmp.Or(m.Payload, claims))
+	signature, err := jwt.GetSigningMethod(alg).Sign(signed, private)
+	if err != nil {
+		return "", "", fmt.Errorf("signing with %s: %w", alg, err)
 	}
-	if m.Payload != "" {
-		claims = []byte(m.Payload)
-	}
-	token, err = sign(header, claims, alg, private)
-	return token, k.kid, err
+	return signed + "." + b64(signature), k.kid, nil
 }
 
-func override(members map[string]any, with map[string]json.RawMessage) []byte {
+func override(members map[string]any, with map[string]json.RawMessage) string {
 	for name, value := range with {
 		if string(value) == "null" {
 			delete(members, name)
@@ -84,103 +75,80 @@ func override(members map[string]any, with map[string]json.RawMessage) []byte {
 		}
 	}
 	text, _ := json.Marshal(members)
-	return text
+	return string(text)
 }
 
 // admin is the admin API: JSON in, JSON out.
-func (s *Server) admin() http.Handler {
+func (s *server) admin() http.Handler {
 	mux := http.NewServeMux()
-	handle(mux, "POST /__admin/mint", func(m mintRequest) (any, error) {
+	handle(s, mux, "POST /__admin/mint", func(m mintRequest) (any, error) {
 		token, kid, err := s.mint(m)
-		if err != nil {
-			return nil, err
-		}
-		s.mu.Lock()
-		s.minted++
-		s.mu.Unlock()
-		return map[string]string{"token": token, "kid": kid}, nil
+		return map[string]string{"token": token, "kid": kid}, err
 	})
-	handle(mux, "POST /__admin/rotate", func(m struct {
-		Alg         string `json:"alg"`
-		Unpublished bool   `json:"unpublished"`
+	handle(s, mux, "POST /__admin/rotate", func(m struct {
+		Alg string `json:"alg"`
 	}) (any, error) {
-		if m.Alg == "" {
-			m.Alg = s.cfg.Alg
-		}
-		now, before, err := s.keys.rotate(m.Alg, !m.Unpublished)
+		before, err := s.keys.signer(cmp.Or(m.Alg, s.cfg.Alg))
 		if err != nil {
 			return nil, err
 		}
+		private, err := generate(before.alg)
+		if err != nil {
+			return nil, err
+		}
+		now := s.keys.add(before.alg, private)
 		return map[string]string{"kid": now.kid, "previous": before.kid}, nil
 	})
-	type kidRequest struct {
+	handle(s, mux, "POST /__admin/withdraw", func(m struct {
 		Kid string `json:"kid"`
-	}
-	handle(mux, "POST /__admin/publish", func(m kidRequest) (any, error) { return m, s.keys.publish(m.Kid, true) })
-	handle(mux, "POST /__admin/withdraw", func(m kidRequest) (any, error) { return m, s.keys.publish(m.Kid, false) })
-	handle(mux, "POST /__admin/jwks", func(m struct {
-		Mode    string `json:"mode"`
-		Delay   string `json:"delay"`
-		Release bool   `json:"release"`
 	}) (any, error) {
-		var delay time.Duration
-		if m.Delay != "" {
-			var err error
-			if delay, err = time.ParseDuration(m.Delay); err != nil {
-				return nil, fmt.Errorf("delay: %w", err)
-			}
+		k, err := s.keys.find(m.Kid)
+		if err == nil {
+			k.published = false
 		}
-		if !slices.Contains(modes, m.Mode) {
-			return nil, fmt.Errorf("no mode %q, there are %v", m.Mode, modes)
+		return struct{}{}, err
+	})
+	handle(s, mux, "POST /__admin/jwks", func(m struct {
+		Mode    string `json:"mode"`
+		DelayMS int    `json:"delay_ms"` // of the mode slow
+	}) (any, error) {
+		if _, bad := badBodies[m.Mode]; !bad && !slices.Contains(modes, m.Mode) {
+			return nil, fmt.Errorf("no mode %q", m.Mode)
 		}
-		s.setMode(m.Mode, delay, m.Release)
-		return m, nil
+		s.mode, s.delay = m.Mode, time.Duration(m.DelayMS)*time.Millisecond
+		return struct{}{}, nil
 	})
-	handle(mux, "POST /__admin/cut", func(struct{}) (any, error) {
-		s.mu.Lock()
-		conns := slices.Collect(maps.Keys(s.open))
-		s.mu.Unlock()
-		for _, c := range conns {
-			cut(c)
+	handle(s, mux, "POST /__admin/cut", func(struct{}) (any, error) {
+		for conn := range s.open {
+			reset(conn)
 		}
-		return map[string]int{"cut": len(conns)}, nil
+		return struct{}{}, nil
 	})
-	handle(mux, "POST /__admin/reset", func(struct{}) (any, error) {
-		s.setMode("ok", 0, false)
-		s.keys.reset()
-		return map[string]string{}, nil
+	handle(s, mux, "POST /__admin/reset", func(struct{}) (any, error) {
+		s.mode = "ok"
+		for _, k := range s.keys.signing {
+			k.published = true
+		}
+		return struct{}{}, nil
 	})
-	mux.HandleFunc("GET /__admin/counters", func(w http.ResponseWriter, _ *http.Request) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		reply(w, http.StatusOK, map[string]int{"jwks_requests": s.requests, "jwks_open": len(s.open), "minted": s.minted})
+	handle(s, mux, "GET /__admin/counters", func(struct{}) (any, error) {
+		return map[string]int{"jwks_requests": s.requests, "jwks_open": len(s.open)}, nil
 	})
 	return mux
 }
 
-func (s *Server) setMode(mode string, delay time.Duration, release bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.mode, s.delay = mode, delay
-	if release {
-		close(s.changed)
-		s.changed = make(chan struct{})
-	}
-}
-
-// handle reads a request of type T, strictly; an empty body is T's zero value.
-func handle[T any](mux *http.ServeMux, pattern string, do func(T) (any, error)) {
+// handle reads a request of type T, strictly; an empty body is T's zero value. do is called with s.mu held.
+func handle[T any](s *server, mux *http.ServeMux, pattern string, do func(T) (any, error)) {
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		var in T
-		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20))
-		d.DisallowUnknownFields()
 		var out any
-		var err error
-		if r.ContentLength != 0 {
-			err = d.Decode(&in)
-		}
-		if err == nil {
+		d := json.NewDecoder(r.Body)
+		d.DisallowUnknownFields()
+		err := d.Decode(&in)
+		if err == nil || err == io.EOF {
+			s.mu.Lock()
 			out, err = do(in)
+			s.mu.Unlock()
 		}
 		if err != nil {
 			reply(w, http.StatusBadRequest, map[string]string{"error": err.Error()})

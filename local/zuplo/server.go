@@ -2,7 +2,6 @@ package zuplo
 
 import (
 	"context"
-	"crypto/subtle"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -25,26 +24,26 @@ type Config struct {
 	Issuer    string        // URL of the issuer, {this server}/__zuplo/issuer
 }
 
-// A Server is the gateway, its issuer and the admin API.
-type Server struct {
+// A server is the gateway, its issuer and the admin API.
+type server struct {
 	cfg   Config
-	keys  *keys
 	proxy *httputil.ReverseProxy
 
-	mu          sync.Mutex
+	mu          sync.Mutex // guards all below
+	keys        *keys
+	strangers   *keys // that nobody publishes
 	cached      string
 	cachedUntil time.Time
-	minted      int
 	mode        string // how the JWKS endpoint behaves
 	delay       time.Duration
-	changed     chan struct{} // closed when hung requests are to be released
 	requests    int
-	open        map[net.Conn]struct{} // connections that a JWKS request holds
-	handler     http.Handler
+	open        map[net.Conn]bool // connections that a JWKS request holds
 }
 
-// New makes the keys; it takes about as long as one RSA key.
-func New(cfg Config) (*Server, error) {
+type connKey struct{}
+
+// New returns an HTTP server to be given a listener. It makes the keys, which takes about as long as two RSA keys.
+func New(cfg Config) (*http.Server, error) {
 	if !slices.Contains(Algorithms, cfg.Alg) {
 		return nil, fmt.Errorf("no algorithm %q, there are %v", cfg.Alg, Algorithms)
 	}
@@ -55,15 +54,13 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the upstream's URL: %w", err)
 	}
-	k, err := newKeys()
-	if err != nil {
-		return nil, fmt.Errorf("making keys: %w", err)
+	s := &server{cfg: cfg, mode: "ok", open: map[net.Conn]bool{}}
+	s.proxy = &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(upstream) }}
+	for _, k := range []**keys{&s.keys, &s.strangers} {
+		if *k, err = newKeys(); err != nil {
+			return nil, fmt.Errorf("making keys: %w", err)
+		}
 	}
-	s := &Server{cfg: cfg, keys: k, mode: "ok", changed: make(chan struct{}), open: map[net.Conn]struct{}{}}
-	s.proxy = &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(upstream)
-		r.Out.Header.Set("Authorization", "Bearer "+r.In.Context().Value(tokenKey{}).(string))
-	}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /__zuplo/issuer/.well-known/jwks.json", s.serveJWKS)
 	mux.HandleFunc("GET /__zuplo/issuer/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
@@ -71,27 +68,13 @@ func New(cfg Config) (*Server, error) {
 	})
 	mux.Handle("/__admin/", loopbackOnly(s.admin()))
 	mux.HandleFunc("/", s.forward)
-	s.handler = mux
-	return s, nil
-}
-
-type (
-	tokenKey struct{}
-	connKey  struct{}
-)
-
-// Server returns an HTTP server for the stand-in, to be given a listener.
-func (s *Server) Server() *http.Server {
-	return &http.Server{
-		Handler:           s.handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
-	}
+	withConn := func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }
+	return &http.Server{Handler: mux, ConnContext: withConn}, nil
 }
 
 // forward checks the API key and calls the upstream with a JWT, as the policy upstream-zuplo-jwt-auth-inbound does.
-func (s *Server) forward(w http.ResponseWriter, r *http.Request) {
-	if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte("Bearer "+s.cfg.APIKey)) != 1 {
+func (s *server) forward(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Authorization") != "Bearer "+s.cfg.APIKey {
 		reply(w, http.StatusUnauthorized, map[string]string{"title": "Unauthorized", "detail": "no API key, or a wrong one"})
 		return
 	}
@@ -100,88 +83,73 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request) {
 		reply(w, http.StatusInternalServerError, map[string]string{"title": err.Error()})
 		return
 	}
-	s.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), tokenKey{}, token)))
+	r.Header.Set("Authorization", "Bearer "+token)
+	s.proxy.ServeHTTP(w, r)
 }
 
-func (s *Server) token() (string, error) {
+func (s *server) token() (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cfg.Tokens == "cached" && time.Now().Before(s.cachedUntil) {
 		return s.cached, nil
 	}
-	token, _, err := s.mint(mintRequest{Alg: s.cfg.Alg})
+	token, _, err := s.mint(mintRequest{})
 	s.cached, s.cachedUntil = token, time.Now().Add(s.cfg.ExpiresIn/2)
-	s.minted++
 	return token, err
 }
 
+// badBodies are what an issuer may answer, with status 200, instead of its keys; by mode.
+var badBodies = map[string]string{
+	"html": "<!DOCTYPE html><title>Sorry</title>", "garbage": "\x00\xff{{{\"keys\"",
+	"empty": "{}", "null_keys": `{"keys":null}`, "no_keys": `{"keys":[]}`,
+}
+
 // serveJWKS answers with the published keys, or as badly as the admin API asked for.
-func (s *Server) serveJWKS(w http.ResponseWriter, r *http.Request) {
-	conn, _ := r.Context().Value(connKey{}).(net.Conn)
+func (s *server) serveJWKS(w http.ResponseWriter, r *http.Request) {
+	conn := r.Context().Value(connKey{}).(net.Conn)
 	s.mu.Lock()
 	s.requests++
-	s.open[conn] = struct{}{}
-	mode, delay, changed := s.mode, s.delay, s.changed
+	s.open[conn] = true
+	mode, delay, body := s.mode, s.delay, s.keys.jwks()
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		delete(s.open, conn)
-		s.mu.Unlock()
 	}()
-	if mode == "hang" {
-		select {
-		case <-r.Context().Done():
-			return
-		case <-changed:
-		}
-		s.mu.Lock()
-		mode, delay = s.mode, s.delay
-		s.mu.Unlock()
+	if bad, ok := badBodies[mode]; ok {
+		body = []byte(bad)
 	}
-	body := s.keys.jwks()
 	switch mode {
+	case "hang":
+		<-r.Context().Done()
+		return
 	case "slow":
-		select {
-		case <-r.Context().Done():
-			return
-		case <-time.After(delay):
-		}
+		time.Sleep(delay)
 	case "503":
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	case "reset":
-		cut(conn)
-		panic(http.ErrAbortHandler)
+		reset(conn)
+		return
 	case "redirect":
 		http.Redirect(w, r, s.cfg.Issuer+"/.well-known/openid-configuration", http.StatusFound)
 		return
 	case "huge":
 		body = append(body, make([]byte, 2<<20)...)
 	}
-	if wrong, ok := wrongBodies[mode]; ok {
-		body = []byte(wrong)
-	} else {
-		w.Header().Set("Content-Type", "application/json")
-	}
-	_, _ = w.Write(body)
+	w.Header().Set("Content-Type", "application/json")
+	w.Write(body)
 }
 
-// wrongBodies are what an issuer may answer, with status 200, instead of its keys.
-var wrongBodies = map[string]string{
-	"html": "<!DOCTYPE html><title>Sorry</title>", "garbage": "\x00\xff{{{\"keys\"",
-	"empty": "{}", "null_keys": `{"keys":null}`, "no_keys": `{"keys":[]}`,
-}
-
-// cut ends a connection with a reset.
-func cut(c net.Conn) {
-	if tcp, ok := c.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
-		_ = tcp.Close()
-	}
+// reset ends a connection with a TCP RST.
+func reset(c net.Conn) {
+	c.(*net.TCPConn).SetLinger(0)
+	c.Close()
 }
 
 func reply(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body)
+	json.NewEncoder(w).Encode(body)
 }

@@ -48,7 +48,7 @@ func newStack(t *testing.T, change func(*Config)) *stack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv.Config = z.Server()
+	srv.Config = z
 	srv.Start()
 	t.Cleanup(func() {
 		srv.CloseClientConnections()
@@ -203,8 +203,8 @@ func TestFreshAndCachedTokens(t *testing.T) {
 			s.send("GET", "/", "Bearer key", "")
 			seen[s.upstream[len(s.upstream)-1].Header.Get("Authorization")] = true
 		}
-		if len(seen) != distinct || s.admin("counters", "")["minted"] != float64(distinct) {
-			t.Errorf("%s: %d tokens, counters %v", tokens, len(seen), s.admin("counters", ""))
+		if len(seen) != distinct {
+			t.Errorf("%s: %d tokens, want %d", tokens, len(seen), distinct)
 		}
 	}
 }
@@ -237,12 +237,12 @@ func TestMint(t *testing.T) {
 	if got := part(s.mint(`{"payload":"[1, 2]"}`), 1); got != `[1, 2]` {
 		t.Errorf("payload %s", got)
 	}
-	token := s.mint(`{"header":{"typ":null,"crit":["a"]},"claims":{"sub":null,"n":12345678901234567890},"expires_in":"-1m"}`)
+	token := s.mint(`{"header":{"typ":null,"crit":["a"]},"claims":{"sub":null,"n":12345678901234567890}}`)
 	header, claims := object(t, []byte(part(token, 0))), object(t, []byte(part(token, 1)))
 	if _, typ := header["typ"]; typ || header["crit"] == nil {
 		t.Errorf("header %v", header)
 	}
-	if _, sub := claims["sub"]; sub || !strings.Contains(part(token, 1), "12345678901234567890") || claims["exp"].(float64) > claims["iat"].(float64) {
+	if _, sub := claims["sub"]; sub || !strings.Contains(part(token, 1), "12345678901234567890") {
 		t.Errorf("claims %v", claims)
 	}
 	if token := s.mint(`{"alg":"RS256","sign_as":"PS256"}`); s.verifies(token, "RS256") || !s.verifies(token, "PS256") {
@@ -267,20 +267,15 @@ func TestRotation(t *testing.T) {
 	if s.verifies(old, "EdDSA") || s.mint(`{"kid":"eddsa-1"}`) == "" {
 		t.Error("a withdrawn key is not published, but signs on demand")
 	}
-	s.admin("rotate", `{"alg":"EdDSA","unpublished":true}`)
+	s.admin("withdraw", `{"kid":"eddsa-2"}`)
 	third := s.mint("{}")
 	if s.verifies(third, "EdDSA") {
-		t.Error("an unpublished key is published")
+		t.Error("a withdrawn signing key is published")
 	}
-	s.admin("publish", `{"kid":"eddsa-3"}`)
-	if !s.verifies(third, "EdDSA") {
-		t.Error("publish does not publish")
-	}
-	s.admin("withdraw", `{"kid":"eddsa-3"}`)
 	s.admin("jwks", `{"mode":"503"}`)
 	s.admin("reset", "")
-	if !s.verifies(s.mint("{}"), "EdDSA") {
-		t.Error("after a reset what is signed does not verify")
+	if !s.verifies(third, "EdDSA") || s.verifies(old, "EdDSA") {
+		t.Error("a reset publishes the signing keys, and no others")
 	}
 }
 
@@ -301,7 +296,7 @@ func TestBrokenKeySets(t *testing.T) {
 		"503": "503 ", "garbage": "200 \x00", "html": "200 <!DOCTYPE", "empty": "200 {}", "null_keys": `200 {"keys":null}`,
 		"no_keys": `200 {"keys":[]}`, "slow": `200 {"keys":[{`, "redirect": "302 ", "huge": `200 {"keys":[{`,
 	} {
-		s.admin("jwks", `{"mode":"`+mode+`","delay":"1ms"}`)
+		s.admin("jwks", `{"mode":"`+mode+`","delay_ms":1}`)
 		res, text := s.send("GET", "/__zuplo/issuer/.well-known/jwks.json", "", "")
 		if got := res.Status[:4] + text; !strings.HasPrefix(got, want) || mode == "huge" && len(text) <= 1<<20 {
 			t.Errorf("%s: %.40q, %d bytes, want %q", mode, got, len(text), want)
@@ -329,7 +324,6 @@ func (s *stack) open(n float64) {
 func TestHangingRequestsEnd(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(s *stack, cancel func()){
-		"released":  func(s *stack, _ func()) { s.admin("jwks", `{"mode":"empty","release":true}`) },
 		"cut":       func(s *stack, _ func()) { s.admin("cut", "") },
 		"cancelled": func(_ *stack, cancel func()) { cancel() },
 	} {
@@ -340,21 +334,15 @@ func TestHangingRequestsEnd(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			req, _ := http.NewRequestWithContext(ctx, "GET", s.url+"/__zuplo/issuer/.well-known/jwks.json", nil)
-			got := make(chan string)
+			answered := make(chan bool)
 			go func() {
-				res, err := (&http.Transport{}).RoundTrip(req)
-				if err != nil {
-					got <- "error"
-					return
-				}
-				defer res.Body.Close()
-				text, _ := io.ReadAll(res.Body)
-				got <- string(text)
+				_, err := (&http.Transport{}).RoundTrip(req)
+				answered <- err == nil
 			}()
 			s.open(1)
 			end(s, cancel)
-			if want, text := map[bool]string{true: "{}", false: "error"}[name == "released"], <-got; text != want {
-				t.Errorf("%q, want %q", text, want)
+			if <-answered {
+				t.Error("it was answered")
 			}
 			s.open(0)
 		})
@@ -378,14 +366,12 @@ func TestAdminRefuses(t *testing.T) {
 		"mint":     `{"alg":"HS256"}`,
 		"mint?1":   `{"kid":"nobody"}`,
 		"mint?2":   `{"claim":{}}`,
-		"mint?3":   `{"expires_in":"soon"}`,
-		"mint?4":   `{"sign_as":"HS256"}`,
-		"mint?5":   `{`,
+		"mint?3":   `{"sign_as":"HS256"}`,
+		"mint?4":   `{`,
 		"rotate":   `{"alg":"HS256"}`,
-		"publish":  `{"kid":"nobody"}`,
 		"withdraw": `{"kid":"nobody"}`,
 		"jwks":     `{"mode":"weird"}`,
-		"jwks?1":   `{"mode":"slow","delay":"long"}`,
+		"jwks?1":   `{"mode":"slow","delay_ms":"long"}`,
 	} {
 		res, text := s.send("POST", "/__admin/"+path, "", body)
 		if res.StatusCode != 400 || object(t, []byte(text))["error"] == "" {
