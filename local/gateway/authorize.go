@@ -13,7 +13,7 @@ import (
 // authorize returns requestContext.authorizer, or why the request goes no further. Whether the answer is a cached one or
 // not, it is judged anew for this request.
 func (g *Gateway) authorize(r *http.Request, arn string) (map[string]any, *problem) {
-	token := last(r.Header.Values(g.API.Authorizer.Header))
+	token := r.Header.Get(g.API.Authorizer.Header)
 	if token == "" || !g.API.Authorizer.Validation.MatchString(token) {
 		return nil, &problem{kind: "UNAUTHORIZED"}
 	}
@@ -28,12 +28,7 @@ func (g *Gateway) authorize(r *http.Request, arn string) (map[string]any, *probl
 	if !res.allows(arn, g.Now()) {
 		return nil, &problem{kind: "ACCESS_DENIED"}
 	}
-	values := map[string]any{}
-	for name, value := range res.context {
-		values[name] = value
-	}
-	values["principalId"] = res.principal
-	return values, nil
+	return res.context, nil
 }
 
 // cached is the answer kept for the token, nil if there is none. It serves every method and path of the stage.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"io"
 	"log"
 	"net/http"
 	"strings"
@@ -82,10 +81,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, id string) *prob
 		return p
 	}
 	if err := g.integrate(w, r, route, id, authorizer); err != nil {
-		g.Log.Printf("%s %s: %v", r.Method, r.URL.Path, err)
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusBadGateway)
-		io.WriteString(w, `{"message": "Internal server error"}`)
+		return &problem{"DEFAULT_5XX", err}
 	}
 	return nil
 }
@@ -98,11 +94,4 @@ func (a *API) route(method, path string) (found *Route) {
 		}
 	}
 	return found
-}
-
-func last(values []string) string {
-	if len(values) == 0 {
-		return ""
-	}
-	return values[len(values)-1]
 }

@@ -30,7 +30,7 @@ func proxyEvent(r *http.Request, stage, id string, route *Route, body []byte, au
 func singles(all map[string][]string) map[string]string {
 	one := make(map[string]string, len(all))
 	for name, values := range all {
-		one[name] = last(values)
+		one[name] = values[len(values)-1]
 	}
 	return one
 }

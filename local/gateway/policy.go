@@ -14,8 +14,7 @@ import (
 
 // result is an authorizer's answer, checked when it arrived: evaluating it cannot go wrong.
 type result struct {
-	principal  string
-	context    map[string]string
+	context    map[string]any // as the backend sees it
 	statements []statement
 	until      time.Time // it may be used from the cache
 }
@@ -59,7 +58,7 @@ func parseResult(payload []byte) (*result, error) {
 	if v := answer.PolicyDocument.Version; v != "2012-10-17" {
 		return nil, fmt.Errorf("policy version %q", v)
 	}
-	res := &result{principal: *answer.PrincipalID, context: map[string]string{}, statements: answer.PolicyDocument.Statement}
+	res := &result{context: map[string]any{}, statements: answer.PolicyDocument.Statement}
 	for name, value := range answer.Context {
 		switch value.Kind() {
 		case '"':
@@ -71,6 +70,7 @@ func parseResult(payload []byte) (*result, error) {
 			return nil, fmt.Errorf("context value %q is neither string nor number nor boolean", name)
 		}
 	}
+	res.context["principalId"] = *answer.PrincipalID
 	for i, s := range res.statements {
 		if err := s.check(); err != nil {
 			return nil, fmt.Errorf("policy statement %d: %w", i, err)

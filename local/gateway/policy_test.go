@@ -129,7 +129,7 @@ func TestContextBecomesStrings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"s": `a"é`, "n": "12345678901234567890", "f": "1.50", "t": "true", "b": "false", "claims": `{"a":[1]}`}
+	want := map[string]any{"principalId": "p", "s": `a"é`, "n": "12345678901234567890", "f": "1.50", "t": "true", "b": "false", "claims": `{"a":[1]}`}
 	if !maps.Equal(res.context, want) {
 		t.Errorf("%q, want %q", res.context, want)
 	}

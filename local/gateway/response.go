@@ -21,6 +21,7 @@ var defaultResponses = map[string]Response{
 	"ACCESS_DENIED":                  {403, nil, `{"message":"User is not authorized to access this resource"}`},
 	"AUTHORIZER_CONFIGURATION_ERROR": {500, nil, `{"message":null}`},
 	"AUTHORIZER_FAILURE":             {500, nil, `{"message":null}`},
+	"DEFAULT_5XX":                    {502, nil, `{"message": "Internal server error"}`}, // the integration failed
 	"MISSING_AUTHENTICATION_TOKEN":   {403, nil, `{"message":"Missing Authentication Token"}`},
 	"UNAUTHORIZED":                   {401, nil, `{"message":"Unauthorized"}`},
 }

@@ -93,7 +93,7 @@ func (a *API) readAPI(properties yaml.Node) error {
 		Auth      struct {
 			DefaultAuthorizer text `yaml:"DefaultAuthorizer"`
 			Authorizers       map[text]struct {
-				FunctionArn functionArn `yaml:"FunctionArn"`
+				FunctionArn yaml.Node `yaml:"FunctionArn"`
 				Identity    struct {
 					Header               text `yaml:"Header"`
 					ValidationExpression text `yaml:"ValidationExpression"`
@@ -117,12 +117,16 @@ func (a *API) readAPI(properties yaml.Node) error {
 	if every := auth.Identity.ReauthorizeEvery; every != nil {
 		ttl = *every
 	}
+	function, isARN := strings.CutSuffix(auth.FunctionArn.Value, ".Arn")
+	if !isARN || auth.FunctionArn.Tag != "!GetAtt" {
+		return fmt.Errorf("its authorizer's FunctionArn is %s %s, only !GetAtt {function}.Arn is understood here", auth.FunctionArn.Tag, auth.FunctionArn.Value)
+	}
 	whole, err := regexp.Compile(`\A(?:` + string(cmp.Or(auth.Identity.ValidationExpression, "(?s).*")) + `)\z`)
-	if err != nil || auth.FunctionArn == "" || ttl < 0 || ttl > 3600 {
-		return fmt.Errorf("its authorizer: function %q, ReauthorizeEvery %d, ValidationExpression: %w", auth.FunctionArn, ttl, err)
+	if err != nil {
+		return fmt.Errorf("its authorizer's ValidationExpression: %w", err)
 	}
 	header := string(cmp.Or(auth.Identity.Header, "Authorization"))
-	a.Authorizer = Authorizer{string(auth.FunctionArn), header, whole, time.Duration(ttl) * time.Second}
+	a.Authorizer = Authorizer{function, header, whole, time.Duration(ttl) * time.Second}
 	for kind, t := range p.GatewayResponses {
 		resp, err := t.over(a.Responses[kind])
 		if err != nil {
@@ -160,5 +164,43 @@ func (a *API) readFunction(id string, properties yaml.Node, defaultTimeout int) 
 		}
 		a.Routes = append(a.Routes, Route{strings.ToUpper(string(event.Properties.Method)), path, id})
 	}
+	return nil
+}
+
+// followRefs puts the parameters' defaults where the tree refers to them, and writes the long form of every other intrinsic
+// ({"Fn::Sub": …}) as the short one (!Sub …), so that reading it as anything else cannot go unnoticed.
+func followRefs(root *yaml.Node) {
+	var doc struct {
+		Parameters map[string]struct {
+			Default yaml.Node `yaml:"Default"`
+		} `yaml:"Parameters"`
+	}
+	root.Decode(&doc) // an error comes again when the parts are read
+	var follow func(n *yaml.Node)
+	follow = func(n *yaml.Node) {
+		if n.Kind == yaml.MappingNode && len(n.Content) == 2 {
+			if name := n.Content[0].Value; name == "Ref" || strings.HasPrefix(name, "Fn::") {
+				*n = *n.Content[1]
+				n.Tag = "!" + strings.TrimPrefix(name, "Fn::")
+			}
+		}
+		if def := doc.Parameters[n.Value].Default; n.Tag == "!Ref" && !def.IsZero() {
+			n.Tag, n.Style, n.Value = "", 0, def.Value // '300' is a number where one is wanted
+		}
+		for _, child := range n.Content {
+			follow(child)
+		}
+	}
+	follow(root)
+}
+
+// text is a scalar that holds no intrinsic; numbers keep their spelling.
+type text string
+
+func (t *text) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind != yaml.ScalarNode || strings.HasPrefix(n.Tag, "!") && !strings.HasPrefix(n.Tag, "!!") {
+		return fmt.Errorf("line %d: %s %s is not understood here, only a plain value or a !Ref to a parameter with a default", n.Line, n.Tag, n.Value)
+	}
+	*t = text(n.Value)
 	return nil
 }
