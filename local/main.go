@@ -64,15 +64,20 @@ func run(ctx context.Context, o options, command []string) error {
 	defer zuploAt.Close()
 	front := fmt.Sprintf("http://%s", zuploAt.Addr())
 	o.zuplo.Issuer = front + "/__zuplo/issuer"
-	failed := make(chan error, 2)
 	base, lambda, can := strings.TrimSuffix(o.api, "/"), "", "mint,rotate,outage"
 	if base == "" {
-		api, err := startAPI(o, failed)
+		at, err := listen(o.apiPort, "API_PORT")
 		if err != nil {
 			return err
 		}
-		defer api.close()
-		base, lambda, can = api.base, api.lambda, "mint,rotate,outage,freeze,count"
+		defer at.Close()
+		stage, stop, err := serveAPI(at, o.zuplo)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		api := fmt.Sprintf("http://%s/", at.Addr())
+		base, lambda, can = api+stage, api+"_local", can+",freeze,count"
 	}
 	o.zuplo.Upstream = base
 	zuploServer, err := zuplo.New(o.zuplo)
@@ -80,74 +85,59 @@ func run(ctx context.Context, o options, command []string) error {
 		return fmt.Errorf("setting up the Zuplo stand-in: %w", err)
 	}
 	defer zuploServer.Close()
-	go func() { failed <- zuploServer.Serve(zuploAt) }()
+	go zuploServer.Serve(zuploAt)
 
-	if len(command) > 0 {
-		c := exec.CommandContext(ctx, command[0], command[1:]...)
-		c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
-		c.WaitDelay = 10 * time.Second
-		c.Stdout, c.Stderr = os.Stdout, os.Stderr
-		c.Env = append(os.Environ(), "BASE_URL="+base, "ZUPLO_URL="+front, "ZUPLO_API_KEY="+o.zuplo.APIKey,
-			"ISSUER="+o.zuplo.Issuer, "AUDIENCE="+o.zuplo.Audience, "ADMIN_URL="+front+"/__admin",
-			"LAMBDA_URL="+lambda, "TARGET="+cmp.Or(os.Getenv("TARGET"), "local"), "TARGET_CAN="+cmp.Or(os.Getenv("TARGET_CAN"), can))
-		return c.Run()
-	}
-	fmt.Printf(greeting, front, base, o.zuplo.APIKey)
-	select {
-	case <-ctx.Done():
+	if len(command) == 0 {
+		fmt.Printf(greeting, front, base, o.zuplo.APIKey)
+		<-ctx.Done()
 		return nil
-	case err := <-failed:
-		return fmt.Errorf("serving: %w", err)
 	}
+	c := exec.CommandContext(ctx, command[0], command[1:]...)
+	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
+	c.WaitDelay = 10 * time.Second
+	c.Stdout, c.Stderr = os.Stdout, os.Stderr
+	c.Env = append(os.Environ(), "BASE_URL="+base, "ZUPLO_URL="+front, "ZUPLO_API_KEY="+o.zuplo.APIKey,
+		"ISSUER="+o.zuplo.Issuer, "AUDIENCE="+o.zuplo.Audience, "ADMIN_URL="+front+"/__admin",
+		"LAMBDA_URL="+lambda, "TARGET="+cmp.Or(os.Getenv("TARGET"), "local"), "TARGET_CAN="+cmp.Or(os.Getenv("TARGET_CAN"), can))
+	return c.Run()
 }
 
-// An api is the local API and the functions behind it.
-type api struct {
-	base, lambda string // its URL with the stage, and the host's control
-	close        func()
-}
-
-// startAPI serves the API as the template has it. An error that ends it later goes to failed.
-func startAPI(o options, failed chan<- error) (*api, error) {
+// serveAPI serves the API as the template has it, its functions behind it, until stop is called.
+func serveAPI(at net.Listener, issuer zuplo.Config) (stage string, stop func(), err error) {
 	text, err := os.ReadFile("template.yaml")
 	if err != nil {
-		return nil, fmt.Errorf("reading the template: %w", err)
+		return "", nil, fmt.Errorf("reading the template: %w", err)
 	}
-	setup, err := gateway.Parse(text)
+	api, err := gateway.Parse(text)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	env := []string{"ISSUER=" + o.zuplo.Issuer, "AUDIENCE=" + cmp.Or(os.Getenv("AUDIENCE"), o.zuplo.Audience)}
+	env := []string{"ISSUER=" + issuer.Issuer, "AUDIENCE=" + cmp.Or(os.Getenv("AUDIENCE"), issuer.Audience)}
 	for _, name := range handedOn {
 		if v := os.Getenv(name); v != "" {
 			env = append(env, name+"="+v)
 		}
 	}
 	host := func(id, binary string, env []string) *lambdahost.Host {
-		return lambdahost.New(lambdahost.Function{Name: id, Binary: binary, Env: env, Timeout: setup.Timeouts[id], Log: os.Stderr})
+		return lambdahost.New(lambdahost.Function{Name: id, Binary: binary, Env: env, Timeout: api.Timeouts[id], Log: os.Stderr})
 	}
 	authorizer := host("AuthorizerFunction", "build/authorizer/bootstrap", env)
 	protected := host("ProtectedFunction", "build/protected/bootstrap", nil)
 	g, err := gateway.New(gateway.Config{
-		API:       setup,
+		API:       api,
 		Functions: map[string]gateway.Invoke{"AuthorizerFunction": authorizer.Invoke, "ProtectedFunction": protected.Invoke},
 		Now:       time.Now,
 		Log:       log.New(os.Stderr, "[gateway] ", 0),
 	})
 	if err != nil {
-		return nil, err
-	}
-	at, err := listen(o.apiPort, "API_PORT")
-	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/_local/", lambdahost.Control(authorizer, protected))
 	mux.Handle("/", g)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	go func() { failed <- server.Serve(at) }()
-	url := fmt.Sprintf("http://%s", at.Addr())
-	return &api{url + "/" + setup.Stage, url + "/_local", func() { server.Close(); authorizer.Close(); protected.Close() }}, nil
+	server := &http.Server{Handler: mux}
+	go server.Serve(at)
+	return api.Stage, func() { server.Close(); authorizer.Close(); protected.Close() }, nil
 }
 
 const greeting = `

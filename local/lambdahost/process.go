@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -34,21 +35,17 @@ func (h *Host) spawn(inv *invocation) error {
 	if err != nil {
 		return err
 	}
-	out, in, err := os.Pipe()
-	if err != nil {
-		ln.Close()
-		return err
-	}
-	defer in.Close()
-
 	cmd := exec.Command(h.fn.Binary)
 	cmd.Dir = filepath.Dir(h.fn.Binary)
 	cmd.Env = append(h.environment(ln.Addr().String()), h.fn.Env...)
-	cmd.Stdout, cmd.Stderr = in, in
 	cmd.SysProcAttr = sysProcAttr()
-	if err := cmd.Start(); err != nil {
+	out, err := cmd.StdoutPipe()
+	cmd.Stderr = cmd.Stdout
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
 		ln.Close()
-		out.Close()
 		return err
 	}
 
@@ -61,13 +58,13 @@ func (h *Host) spawn(inv *invocation) error {
 	h.live[p] = true
 	h.starts++
 	go p.api.Serve(ln)
-	h.running.Go(func() { p.wait(out) })
+	h.running.Go(p.wait)
 	h.running.Go(func() { h.copyLog(out) })
 	return nil
 }
 
 // wait follows the process until it is gone. It asks the kernel itself because exec.Cmd.Wait does not report stops.
-func (p *process) wait(out *os.File) {
+func (p *process) wait() {
 	var status syscall.WaitStatus
 	for {
 		_, err := syscall.Wait4(p.os.Pid, &status, syscall.WUNTRACED, nil)
@@ -83,7 +80,6 @@ func (p *process) wait(out *os.File) {
 		}
 	}
 	p.api.Close()
-	out.SetReadDeadline(time.Now().Add(time.Second)) // should a child of its still hold the pipe
 
 	h := p.host
 	h.mu.Lock()
@@ -149,7 +145,7 @@ func (p *process) freeze() bool {
 	}
 }
 
-func (h *Host) copyLog(out *os.File) {
+func (h *Host) copyLog(out io.ReadCloser) {
 	defer out.Close()
 	for r := bufio.NewReader(out); ; {
 		line, err := r.ReadString('\n')
