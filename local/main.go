@@ -106,11 +106,11 @@ func run(ctx context.Context, o options, command []string) error {
 func serveAPI(at net.Listener, issuer zuplo.Config) (stage string, stop func(), err error) {
 	text, err := os.ReadFile("template.yaml")
 	if err != nil {
-		return "", nil, fmt.Errorf("reading the template: %w", err)
+		return "", nil, err
 	}
 	api, err := gateway.Parse(text)
 	if err != nil {
-		return "", nil, err
+		return "", nil, fmt.Errorf("reading template.yaml: %w", err)
 	}
 	env := []string{"ISSUER=" + issuer.Issuer, "AUDIENCE=" + cmp.Or(os.Getenv("AUDIENCE"), issuer.Audience)}
 	for _, name := range handedOn {

@@ -17,11 +17,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 )
 
-const (
-	region  = "us-east-1"
-	account = "123456789012"
-	apiID   = "local12345"
-)
+const apiARN = "arn:aws:execute-api:us-east-1:123456789012:local12345"
 
 // Invoke calls a function. With isError the answer is the error's JSON (errorMessage, errorType); err says that the
 // function could not be called at all.
@@ -79,8 +75,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, id string) *prob
 	if !inStage || route == nil {
 		return &problem{kind: "MISSING_AUTHENTICATION_TOKEN"}
 	}
-	arn := fmt.Sprintf("arn:aws:execute-api:%s:%s:%s/%s/%s%s", region, account, apiID, g.API.Stage, r.Method, path)
-	authorizer, p := g.authorize(r, arn)
+	authorizer, p := g.authorize(r, apiARN+"/"+g.API.Stage+"/"+r.Method+path)
 	if p != nil {
 		return p
 	}

@@ -10,7 +10,8 @@ import (
 )
 
 // proxyEvent is the event of the Lambda proxy integration (API Gateway Developer Guide, "Input format of a Lambda
-// function for proxy integration"), without the members that describe the caller and the connection.
+// function for proxy integration"), without the members that describe the account, the caller and
+// the connection.
 func proxyEvent(r *http.Request, stage, id string, route *Route, body []byte, authorizer map[string]any) events.APIGatewayProxyRequest {
 	query := r.URL.Query()
 	return events.APIGatewayProxyRequest{
@@ -19,8 +20,7 @@ func proxyEvent(r *http.Request, stage, id string, route *Route, body []byte, au
 		QueryStringParameters: singles(query), MultiValueQueryStringParameters: query,
 		Body: string(body),
 		RequestContext: events.APIGatewayProxyRequestContext{
-			AccountID: account, APIID: apiID, Stage: stage, RequestID: id,
-			ResourcePath: route.Path, HTTPMethod: r.Method, Path: r.URL.Path,
+			Stage: stage, RequestID: id, ResourcePath: route.Path, HTTPMethod: r.Method, Path: r.URL.Path,
 			Authorizer: authorizer,
 		},
 	}
@@ -41,10 +41,7 @@ func (g *Gateway) integrate(w http.ResponseWriter, r *http.Request, route *Route
 	if err != nil {
 		return fmt.Errorf("reading the request's body: %w", err)
 	}
-	event, err := json.Marshal(proxyEvent(r, g.API.Stage, id, route, body, authorizer))
-	if err != nil {
-		return fmt.Errorf("writing the event for %s: %w", route.Function, err)
-	}
+	event, _ := json.Marshal(proxyEvent(r, g.API.Stage, id, route, body, authorizer))
 	payload, isError, err := g.Functions[route.Function](r.Context(), event)
 	if err != nil {
 		return err

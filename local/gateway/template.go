@@ -40,14 +40,7 @@ type Route struct {
 // parameter's default, and GetAtt where an authorizer names its function; an error names any other one in a part
 // that is read. Conditions of resources count as true.
 func Parse(template []byte) (*API, error) {
-	api := &API{Responses: maps.Clone(defaultResponses), Timeouts: map[string]time.Duration{}}
-	if err := api.parse(template); err != nil {
-		return nil, fmt.Errorf("reading the template: %w", err)
-	}
-	return api, nil
-}
-
-func (a *API) parse(template []byte) error {
+	a := &API{Responses: maps.Clone(defaultResponses), Timeouts: map[string]time.Duration{}}
 	var root yaml.Node
 	var doc struct {
 		Globals struct {
@@ -61,11 +54,11 @@ func (a *API) parse(template []byte) error {
 		} `yaml:"Resources"`
 	}
 	if err := yaml.Unmarshal(template, &root); err != nil {
-		return err
+		return nil, err
 	}
 	followRefs(&root)
 	if err := root.Decode(&doc); err != nil {
-		return err
+		return nil, err
 	}
 	apis := 0
 	for id, res := range doc.Resources {
@@ -78,13 +71,13 @@ func (a *API) parse(template []byte) error {
 			err = a.readFunction(id, res.Properties, cmp.Or(doc.Globals.Function.Timeout, 3))
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", id, err)
+			return nil, fmt.Errorf("%s: %w", id, err)
 		}
 	}
 	if apis != 1 {
-		return fmt.Errorf("it holds %d APIs, not one", apis)
+		return nil, fmt.Errorf("it holds %d APIs, not one", apis)
 	}
-	return nil
+	return a, nil
 }
 
 func (a *API) readAPI(properties yaml.Node) error {

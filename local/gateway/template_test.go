@@ -66,7 +66,7 @@ func TestParseRefuses(t *testing.T) {
 		{"no API", "AWS::Serverless::Api", "AWS::Serverless::HttpApi", "0 APIs"},
 		{"variable in a path", "Path: /only", "Path: '/only/{id}'", "/only/{id}"},
 		{"route with its own Auth", "Path: /only", "Path: /only, Auth: {Authorizer: NONE}", "Auth"},
-		{"not YAML", "Resources:", "\tResources", "reading the template"},
+		{"not YAML", "Resources:", "\tResources", "yaml: "},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	case "error":
 		url := "http://" + os.Getenv("AWS_LAMBDA_RUNTIME_API") + "/2018-06-01/runtime/init/error"
 		http.Post(url, "application/json", strings.NewReader(`{"errorMessage":"no keys","errorType":"Init"}`))
-		select {}
+		os.Exit(1)
 	}
 	lambda.Start(handle)
 }

@@ -68,15 +68,13 @@ func (p *process) wait() {
 	var status syscall.WaitStatus
 	for {
 		_, err := syscall.Wait4(p.os.Pid, &status, syscall.WUNTRACED, nil)
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil || !status.Stopped() {
+		if err == nil && status.Stopped() {
+			select {
+			case p.stopped <- struct{}{}:
+			default: // somebody else stopped it, too
+			}
+		} else if err != syscall.EINTR {
 			break
-		}
-		select {
-		case p.stopped <- struct{}{}:
-		default:
 		}
 	}
 	p.api.Close()
@@ -132,10 +130,6 @@ func (p *process) end(cause result) {
 
 // freeze returns when the process stands still, or with false when it is gone.
 func (p *process) freeze() bool {
-	select {
-	case <-p.stopped: // of somebody else's making
-	default:
-	}
 	p.os.Signal(syscall.SIGSTOP)
 	select {
 	case <-p.stopped:

@@ -137,9 +137,14 @@ func (s *server) admin() http.Handler {
 	return mux
 }
 
-// handle reads a request of type T, strictly; an empty body is T's zero value. do is called with s.mu held.
+// handle reads a request of type T from a loopback peer, strictly; an empty body is T's zero value. do is called with s.mu
+// held.
 func handle[T any](s *server, mux *http.ServeMux, pattern string, do func(T) (any, error)) {
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		if host, _, _ := net.SplitHostPort(r.RemoteAddr); !net.ParseIP(host).IsLoopback() {
+			reply(w, http.StatusForbidden, map[string]string{"error": "the admin API answers on loopback only"})
+			return
+		}
 		var in T
 		var out any
 		d := json.NewDecoder(r.Body)
@@ -155,16 +160,5 @@ func handle[T any](s *server, mux *http.ServeMux, pattern string, do func(T) (an
 			return
 		}
 		reply(w, http.StatusOK, out)
-	})
-}
-
-func loopbackOnly(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		if !net.ParseIP(host).IsLoopback() {
-			reply(w, http.StatusForbidden, map[string]string{"error": "the admin API answers on loopback only"})
-			return
-		}
-		next.ServeHTTP(w, r)
 	})
 }

@@ -66,7 +66,7 @@ func New(cfg Config) (*http.Server, error) {
 	mux.HandleFunc("GET /__zuplo/issuer/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, map[string]any{"issuer": cfg.Issuer, "jwks_uri": cfg.Issuer + "/.well-known/jwks.json", "id_token_signing_alg_values_supported": Algorithms})
 	})
-	mux.Handle("/__admin/", loopbackOnly(s.admin()))
+	mux.Handle("/__admin/", s.admin())
 	mux.HandleFunc("/", s.forward)
 	withConn := func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }
 	return &http.Server{Handler: mux, ConnContext: withConn}, nil

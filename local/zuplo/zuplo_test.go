@@ -25,6 +25,7 @@ import (
 type stack struct {
 	t        *testing.T
 	url      string
+	server   *http.Server
 	upstream []*http.Request
 }
 
@@ -48,7 +49,7 @@ func newStack(t *testing.T, change func(*Config)) *stack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv.Config = z
+	s.server, srv.Config = z, z
 	srv.Start()
 	t.Cleanup(func() {
 		srv.CloseClientConnections()
@@ -378,11 +379,24 @@ func TestAdminRefuses(t *testing.T) {
 			t.Errorf("%s %s: %d %s", path, body, res.StatusCode, text)
 		}
 	}
-	remote := httptest.NewRequest("POST", "/__admin/mint", nil)
-	remote.RemoteAddr = "192.0.2.1:1234"
-	w := httptest.NewRecorder()
-	loopbackOnly(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a stranger got through") })).ServeHTTP(w, remote)
-	if w.Code != 403 {
-		t.Errorf("a stranger got %d", w.Code)
+}
+
+func TestAdminIsForLoopbackOnly(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, nil)
+	for peer, status := range map[string]int{"127.0.0.1:1234": 200, "[::1]:1234": 200, "192.0.2.1:1234": 403, "": 403} {
+		for _, path := range []string{"mint", "rotate", "jwks", "cut", "reset"} {
+			body := "{}"
+			if path == "jwks" {
+				body = `{"mode":"ok"}`
+			}
+			r := httptest.NewRequest("POST", "/__admin/"+path, strings.NewReader(body))
+			r.RemoteAddr = peer
+			w := httptest.NewRecorder()
+			s.server.Handler.ServeHTTP(w, r)
+			if w.Code != status {
+				t.Errorf("%s from %q: %d, want %d", path, peer, w.Code, status)
+			}
+		}
 	}
 }
