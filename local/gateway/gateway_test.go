@@ -27,12 +27,15 @@ type stack struct {
 	asked  []events.APIGatewayCustomAuthorizerRequest
 	served []events.APIGatewayProxyRequest
 	log    strings.Builder
-	url    string
+
+	gateway *Gateway
+	url     string
 }
 
-func newStack(t *testing.T) *stack {
+// newStack serves the template of testdata with changes: each text is followed by the one in its place.
+func newStack(t *testing.T, changes ...string) *stack {
 	t.Helper()
-	api, err := Parse([]byte(readTemplate(t)))
+	api, err := Parse([]byte(strings.NewReplacer(changes...).Replace(readTemplate(t))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +72,7 @@ func newStack(t *testing.T) *stack {
 	}
 	srv := httptest.NewServer(g)
 	t.Cleanup(srv.Close)
-	s.url = srv.URL
+	s.gateway, s.url = g, srv.URL
 	return s
 }
 
@@ -189,10 +192,10 @@ func TestAuthorizerProblems(t *testing.T) {
 		{"time-out", `{"errorMessage":"Task timed out after 6.00 seconds"}`, true, nil, 503, `{"message":null}`, "5", "timed out"},
 		{"error that is not JSON", `Unauthorized`, true, nil, 503, `{"message":null}`, "5", "AUTHORIZER_FAILURE"},
 		{"not called", "", false, errors.New("no such file"), 503, `{"message":null}`, "5", "no such file"},
-		{"malformed", `{}`, false, nil, 500, `{"message":null}`, "", "AUTHORIZER_CONFIGURATION_ERROR"},
-		{"context", strings.Replace(goodAnswer, `{}`, `{"a":[]}`, 1), false, nil, 500, `{"message":null}`, "", `context value "a"`},
+		{"malformed", `{}`, false, nil, 500, `{"message":null}`, "7", "AUTHORIZER_CONFIGURATION_ERROR"},
+		{"context", strings.Replace(goodAnswer, `{}`, `{"a":[]}`, 1), false, nil, 500, `{"message":null}`, "7", `context value "a"`},
 		{"unknown condition", strings.Replace(goodAnswer, `"Resource":"*"`, `"Resource":"*","Condition":{"Bool":{"a":"b"}}`, 1),
-			false, nil, 500, `{"message":null}`, "", `"Bool" within "/policyDocument/Statement/0/Condition"`},
+			false, nil, 500, `{"message":null}`, "7", `"Bool" within "/policyDocument/Statement/0/Condition"`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -262,29 +265,34 @@ func TestCache(t *testing.T) {
 	}
 }
 
+func TestDefaultsOfIdentity(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, "ValidationExpression: '[a-z]+|\\d+'", "", "Header: {Ref: TokenHeader}", "")
+	for authorization, status := range map[string]int{"": 401, "A b": 200} {
+		req, err := http.NewRequest("GET", s.url+"/prod/protected", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", authorization)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != status {
+			t.Errorf("Authorization %q: %d, want %d", authorization, res.StatusCode, status)
+		}
+	}
+}
+
 func TestNoCacheWithoutTTL(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
-	api, err := Parse([]byte(strings.Replace(readTemplate(t), "Default: '60'", "Default: 0", 1)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	calls := 0
-	g, err := New(Config{API: api, Now: time.Now, Functions: map[string]Invoke{
-		"AuthorizerFunction": func(context.Context, []byte) ([]byte, bool, error) { calls++; return []byte(goodAnswer), false, nil },
-		"ProtectedFunction":  func(context.Context, []byte) ([]byte, bool, error) { return []byte(`{"statusCode":200}`), false, nil },
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := httptest.NewServer(g)
-	defer srv.Close()
-	s.url = srv.URL
+	s := newStack(t, "Default: '60'", "Default: 0")
 	for _, token := range []string{"abc", "abc", "abcd"} {
-		s.want(t, "GET", "/prod/protected", token, 200, "")
+		s.want(t, "GET", "/prod/protected", token, 200, "{}")
 	}
-	if calls != 3 || len(g.cache) > 1 {
-		t.Errorf("asked %d times, want 3; %d entries, though none is good any longer", calls, len(g.cache))
+	if len(s.asked) != 3 || len(s.gateway.cache) > 1 {
+		t.Errorf("asked %d times, want 3; %d entries, though none is good any longer", len(s.asked), len(s.gateway.cache))
 	}
 }
 
@@ -308,7 +316,7 @@ func TestMalformedReply(t *testing.T) {
 		isError      bool
 		err          error
 	}{
-		{"function error", `{"errorMessage":"Unauthorized"}`, true, nil},
+		{"function error", `{"errorMessage":"Unauthorized","statusCode":200}`, true, nil},
 		{"not called", "", false, errors.New("no such file")},
 		{"null", "null", false, nil},
 		{"not JSON", "hi", false, nil},

@@ -57,6 +57,17 @@ func handle(ctx context.Context, e event) (any, error) {
 	case "sleep":
 		d, _ := time.ParseDuration(e.Arg)
 		time.Sleep(d)
+	case "runtime API": // answers with the status
+		method, path, _ := strings.Cut(e.Arg, " ")
+		req, err := http.NewRequestWithContext(ctx, method, "http://"+os.Getenv("AWS_LAMBDA_RUNTIME_API")+"/2018-06-01/runtime"+path, strings.NewReader("{}"))
+		if err != nil {
+			return nil, err
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return nil, err
+		}
+		return nil, errors.New(res.Status)
 	case "log":
 		fmt.Fprintln(os.Stderr, "first\nsecond")
 		fmt.Print("third") // no newline: written when the process ends
@@ -235,6 +246,17 @@ func TestFunctionErrors(t *testing.T) {
 				t.Errorf("%d starts, want %d", got, tt.starts)
 			}
 		})
+	}
+}
+
+// Out of turn, a runtime gets no event and answers none.
+func TestOutOfTurn(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, nil)
+	for _, request := range []string{"GET /invocation/next", "POST /invocation/other/response", "POST /invocation/other/error", "POST /init/error"} {
+		if _, rep := invoke(t, h, "runtime API", request); rep.ErrorMessage != "403 Forbidden" {
+			t.Errorf("%s: %q", request, rep.ErrorMessage)
+		}
 	}
 }
 
