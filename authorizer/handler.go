@@ -32,6 +32,7 @@ type authorizer struct {
 	keys           map[string]keySource // by issuer
 	principalClaim string
 	policyExpiry   bool
+	overdue        time.Duration // keys that serve at a greater age are called overdue in the log
 	now            func() time.Time
 	decisions      *slog.Logger // one line each, whatever LOG_LEVEL says
 }
@@ -109,6 +110,9 @@ func (a *authorizer) conclude(ctx context.Context, start time.Time, t jwt.Token,
 		attrs = append(attrs, slog.String("issuer", t.Issuer))
 		if age, ok := a.keys[t.Issuer].Age(); ok {
 			attrs = append(attrs, slog.Int64("keys_age_s", int64(age.Seconds())))
+			if verdict == "allow" && age > a.overdue { // a token refused early, after a quiet hour, never asked for newer ones
+				attrs = append(attrs, slog.Bool("keys_overdue", true))
+			}
 		}
 	}
 	if t.Alg != "" {

@@ -52,6 +52,7 @@ func (d dropRejections) Write(line []byte) (int, error) {
 // newAuthorizer wires the parts. Log lines go to out.
 func newAuthorizer(c config, out io.Writer, now func() time.Time) *authorizer {
 	log := slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: c.logLevel}))
+	events := slog.New(slog.NewJSONHandler(out, nil)) // decisions and fetches, whatever LOG_LEVEL says: metrics are made of them
 	if len(c.audiences) == 0 {
 		log.Warn("AUDIENCE is not set: any token of the issuer is accepted, those for its other upstreams too")
 	}
@@ -62,7 +63,10 @@ func newAuthorizer(c config, out io.Writer, now func() time.Time) *authorizer {
 		if i.pinned != nil {
 			keys[i.name] = i.pinned
 		} else {
-			keys[i.name] = &jwks.Cache{URI: i.jwksURI, Client: client, TTL: c.ttl, MaxStale: c.maxStale, Now: now, Log: log}
+			keys[i.name] = &jwks.Cache{
+				URI: i.jwksURI, Client: client, TTL: c.ttl, MaxStale: c.maxStale, Now: now,
+				Log: log, Fetches: events.With("issuer", i.name),
+			}
 		}
 		sources[i.name] = keys[i.name]
 	}
@@ -78,8 +82,9 @@ func newAuthorizer(c config, out io.Writer, now func() time.Time) *authorizer {
 		keys:           keys,
 		principalClaim: c.principalClaim,
 		policyExpiry:   c.policyExpiry,
+		overdue:        2 * c.ttl,
 		now:            now,
-		decisions:      slog.New(slog.NewJSONHandler(out, nil)),
+		decisions:      events,
 	}
 }
 

@@ -34,6 +34,7 @@ type Cache struct {
 	MaxStale time.Duration    // how old they may grow while the issuer cannot be reached
 	Now      func() time.Time // required
 	Log      *slog.Logger     // required
+	Fetches  *slog.Logger     // gets a line for each fetch and its outcome; nil: nobody wants them
 
 	current atomic.Pointer[snapshot] // nil until the first set
 
@@ -171,21 +172,37 @@ func (c *Cache) run(ctx context.Context, f *flight, tookTurn bool) {
 	}
 	if c.flight != f {
 		f.err = errors.Join(err, errors.New("replaced by a younger fetch"))
+		c.report(f, "frozen", took)
 		return
 	}
 	f.err = err
 	c.flight = nil
-	if err == nil {
+	switch {
+	case err == nil:
 		c.current.Store(&snapshot{set, f.sent})
 		c.failures = 0
-		c.Log.Info("keys fetched", "uri", c.URI, "keys", set.entries, "ms", took.Milliseconds())
-		return
-	}
-	if !slept {
+		c.report(f, "ok", took, slog.Int("keys", set.entries))
+	case slept:
+		c.report(f, "frozen", took)
+	default:
 		c.failures++
 		c.failedAt = c.now()
+		c.report(f, "failed", took)
 	}
-	c.Log.Warn("fetching keys", "uri", c.URI, "error", err.Error(), "ms", took.Milliseconds(), "frozen", slept)
+}
+
+// report logs a fetch's outcome: ok, failed, or frozen when it died of a freeze.
+func (c *Cache) report(f *flight, outcome string, took time.Duration, more ...slog.Attr) {
+	if c.Fetches == nil {
+		return
+	}
+	level := slog.LevelInfo
+	if f.err != nil {
+		level = slog.LevelWarn
+		more = append(more, slog.String("error", f.err.Error()))
+	}
+	more = append(more, slog.String("uri", c.URI), slog.String("outcome", outcome), slog.Int64("duration_ms", took.Milliseconds()))
+	c.Fetches.LogAttrs(context.Background(), level, "fetch", more...)
 }
 
 // watch notices that the process was frozen: its ticks then come late. The function that it returns ends the watch

@@ -67,9 +67,10 @@ func TestFetch(t *testing.T) {
 			client := NewClient()
 			client.Transport.(*http.Transport).TLSClientConfig = srv.Client().Transport.(*http.Transport).TLSClientConfig
 			var log bytes.Buffer
+			text := slog.New(slog.NewTextHandler(&log, nil))
 			cache := &Cache{
 				URI: srv.URL, Client: client, TTL: time.Minute, MaxStale: time.Hour,
-				Now: time.Now, Log: slog.New(slog.NewTextHandler(&log, nil)),
+				Now: time.Now, Log: text, Fetches: text,
 			}
 			err := cache.Refresh(t.Context())
 			switch {
