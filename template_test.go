@@ -222,6 +222,16 @@ func TestParametersAreDescribedAndConstrained(t *testing.T) {
 		"WithApi":          {"Default": "true", "AllowedValues": []any{"true", "false"}},
 		"PolicyExpiry":     {"AllowedValues": []any{"", "on", "off"}},
 		"LogLevel":         {"AllowedValues": []any{"", "DEBUG", "INFO", "WARN", "ERROR"}},
+
+		"LogKmsKey":             {"Default": ""},
+		"ReservedConcurrency":   {"Default": ""},
+		"ThrottlingRate":        {"Default": "10000", "MinValue": "1"},
+		"ThrottlingBurst":       {"Default": "5000", "MinValue": "1"},
+		"AccessLogs":            {"Default": "off", "AllowedValues": []any{"off", "on"}},
+		"Monitoring":            {"Default": "true", "AllowedValues": []any{"true", "false"}},
+		"AlarmTopic":            {"Default": ""},
+		"ForgedTokensPerMinute": {"Default": "20"},
+		"SlowDecisionMs":        {"Default": "1000", "MaxValue": "6000"}, // the functions' time-out
 	} {
 		for member, v := range want {
 			equal(t, name+"'s "+member, at(tmpl, "Parameters", name, member), v)
@@ -279,6 +289,17 @@ func TestPatterns(t *testing.T) {
 			" ", "a b", `"sub"`, `a\b`, "sub\n", strings.Repeat("x", 257),
 		}},
 		{"StageName", []string{"prod", "v1", "a_b-C"}, []string{"", "$default", "a/b", "a.b", "a b", strings.Repeat("x", 129)}},
+		{"LogKmsKey", []string{
+			"", "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab", "arn:aws-cn:kms:cn-north-1:123456789012:key/mrk-1",
+		}, []string{
+			" ", "1234abcd", "alias/logs", "arn:aws:kms:us-east-1:123456789012:alias/logs", "arn:aws:s3:us-east-1:123456789012:key/1", "arn:aws:kms:us-east-1:1:key/1",
+		}},
+		{"ReservedConcurrency", []string{"", "1", "50", "9999", "10000"}, []string{" ", "0", "-1", "01", "1.5", "10001", "all"}},
+		{"AlarmTopic", []string{
+			"", "arn:aws:sns:us-east-1:123456789012:alarms", "arn:aws-us-gov:sns:us-gov-west-1:123456789012:a_B-9",
+		}, []string{
+			" ", "alarms", "me@example.com", "arn:aws:sqs:us-east-1:123456789012:alarms", "arn:aws:sns:us-east-1:123456789012:alarms.fifo", "arn:aws:sns:us-east-1:123456789012:",
+		}},
 		{"TokenHeader", []string{"Authorization", "X-Zuplo-Token", "x"}, []string{"", " ", "X Token", "X:Token", "-x", "X-Tökén", "a,b"}},
 	}
 	parameters := template(t)["Parameters"].(object)
@@ -328,7 +349,7 @@ func TestFunctions(t *testing.T) {
 			equal(t, name+"'s own "+own, at(p, own), nil)
 		}
 		equal(t, name+"'s log group", at(p, "LoggingConfig"), object{"LogGroup": ref(logs)})
-		equal(t, logs+"'s retention", at(tmpl, "Resources", logs, "Properties", "RetentionInDays"), ref("LogRetentionDays"))
+		logGroup(t, tmpl, logs, "/aws/lambda/${AWS::StackName}-"+strings.ToLower(strings.TrimSuffix(name, "Function")))
 
 		role := strings.Replace(name, "Function", "Role", 1)
 		equal(t, name+"'s Role", at(p, "Role"), getAtt(role+".Arn"))
@@ -352,6 +373,10 @@ func TestFunctions(t *testing.T) {
 			})}, ref("AWS::NoValue")}},
 		})
 	}
+	equal(t, "condition Reserved", at(tmpl, "Conditions", "Reserved"), given("ReservedConcurrency"))
+	equal(t, "AuthorizerFunction's concurrency", at(tmpl, "Resources", "AuthorizerFunction", "Properties", "ReservedConcurrentExecutions"),
+		object{"Fn::If": []any{"Reserved", ref("ReservedConcurrency"), ref("AWS::NoValue")}})
+	equal(t, "ProtectedFunction's concurrency", at(tmpl, "Resources", "ProtectedFunction", "Properties", "ReservedConcurrentExecutions"), nil)
 	equal(t, "ProtectedFunction's events", at(tmpl, "Resources", "ProtectedFunction", "Properties", "Events"), object{
 		"Protected":    object{"Type": "Api", "Properties": object{"RestApiId": ref("Api"), "Path": "/protected", "Method": "GET"}},
 		"OtherMethods": object{"Type": "Api", "Properties": object{"RestApiId": ref("Api"), "Path": "/protected", "Method": "ANY"}},
@@ -359,17 +384,39 @@ func TestFunctions(t *testing.T) {
 	equal(t, "AuthorizerFunction's events", at(tmpl, "Resources", "AuthorizerFunction", "Properties", "Events"), nil)
 }
 
+// given is the condition that a parameter is not empty.
+func given(parameter string) object {
+	return object{"Fn::Not": []any{object{"Fn::Equals": []any{ref(parameter), ""}}}}
+}
+
+func logGroup(t *testing.T, tmpl object, id, name string) {
+	t.Helper()
+	equal(t, "condition Encrypted", at(tmpl, "Conditions", "Encrypted"), given("LogKmsKey"))
+	g := at(tmpl, "Resources", id)
+	equal(t, id+"'s properties", at(g, "Properties"), object{
+		"LogGroupName":    object{"Fn::Sub": name},
+		"RetentionInDays": ref("LogRetentionDays"),
+		"KmsKeyId":        object{"Fn::If": []any{"Encrypted", ref("LogKmsKey"), ref("AWS::NoValue")}},
+	})
+	equal(t, id+" is deleted with the stack", []any{at(g, "DeletionPolicy"), at(g, "UpdateReplacePolicy")}, []any{"Delete", "Delete"})
+}
+
 func policy(statement object) object {
 	return object{"Version": "2012-10-17", "Statement": []any{statement}}
 }
 
-// Without the API nothing stays behind but the authorizer with its role and its logs.
+// Without the API nothing stays behind but the authorizer with its role, its logs and what watches it.
 func TestWithApi(t *testing.T) {
 	tmpl := template(t)
 	equal(t, "condition ApiWanted", at(tmpl, "Conditions", "ApiWanted"), object{"Fn::Equals": []any{ref("WithApi"), "true"}})
 	for name, r := range tmpl["Resources"].(object) {
 		var want any = "ApiWanted"
-		if strings.HasPrefix(name, "Authorizer") {
+		switch kind := text(r, "Type"); {
+		case name == "ApiLogs":
+			want = "Logged"
+		case kind == "AWS::Logs::MetricFilter" || strings.HasPrefix(kind, "AWS::CloudWatch::"):
+			want = "Monitored"
+		case strings.HasPrefix(name, "Authorizer"):
 			want = nil
 		}
 		equal(t, name+"'s condition", at(r, "Condition"), want)
@@ -385,7 +432,8 @@ func TestApi(t *testing.T) {
 	equal(t, "Globals.Api", at(tmpl, "Globals", "Api"), object{"OpenApiVersion": "3.0.1"})
 	p := at(tmpl, "Resources", "Api", "Properties")
 	equal(t, "Api's members", keys(p), []string{
-		"AlwaysDeploy", "Auth", "Description", "EndpointConfiguration", "GatewayResponses", "StageName", "TracingEnabled",
+		"AccessLogSetting", "AlwaysDeploy", "Auth", "Description", "EndpointConfiguration", "GatewayResponses", "MethodSettings",
+		"StageName", "TracingEnabled",
 	})
 	equal(t, "AlwaysDeploy", at(p, "AlwaysDeploy"), "true")
 	equal(t, "EndpointConfiguration", at(p, "EndpointConfiguration"), object{"Type": "REGIONAL"})
