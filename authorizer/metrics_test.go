@@ -1,0 +1,268 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"zuplo-lambda-authorizer/internal/jwt"
+)
+
+// A filter is an AWS::Logs::MetricFilter of the template.
+type filter struct {
+	metric, value string
+	matches       func(line map[string]any) bool
+}
+
+func templateFilters(t *testing.T) []filter {
+	t.Helper()
+	text, err := os.ReadFile("../template.yaml")
+	must(err)
+	var template struct {
+		Resources map[string]struct {
+			Type       string    `yaml:"Type"`
+			Properties yaml.Node `yaml:"Properties"`
+		} `yaml:"Resources"`
+	}
+	must(yaml.Unmarshal(text, &template))
+	var filters []filter
+	for id, r := range template.Resources {
+		if r.Type != "AWS::Logs::MetricFilter" {
+			continue
+		}
+		var p struct {
+			LogGroupName          string              `yaml:"LogGroupName"`
+			FilterPattern         string              `yaml:"FilterPattern"`
+			MetricTransformations []map[string]string `yaml:"MetricTransformations"`
+		}
+		must(r.Properties.Decode(&p))
+		matches, err := filterPattern(p.FilterPattern)
+		if err != nil || p.LogGroupName != "AuthorizerLogs" || len(p.MetricTransformations) != 1 {
+			t.Fatalf("%s: %v, %v", id, p, err)
+		}
+		filters = append(filters, filter{p.MetricTransformations[0]["MetricName"], p.MetricTransformations[0]["MetricValue"], matches})
+	}
+	return filters
+}
+
+// filterPattern reads the part of CloudWatch Logs' filter patterns for JSON that the template uses: selectors of members
+// ($.name), = with a text, >= with a number, IS TRUE, &&, || and parentheses. Rewritten, these are Go expressions.
+func filterPattern(pattern string) (func(line map[string]any) bool, error) {
+	if !regexp.MustCompile(`^\{ (\(*\$\.[a-z_]+ (= "[a-z_]+"|>= [0-9]+|IS TRUE)\)*( (&&|\|\|) | \}$))+$`).MatchString(pattern) {
+		return nil, fmt.Errorf("%s is not understood here", pattern)
+	}
+	expr, err := parser.ParseExpr(strings.NewReplacer("{", "", "}", "", "$.", "", " = ", " == ", "IS TRUE", "== true").Replace(pattern))
+	if err != nil {
+		return nil, err
+	}
+	return func(line map[string]any) bool { return holds(expr, line) }, nil
+}
+
+// holds is false for what CloudWatch would not compare: a member that is missing or of another type.
+func holds(expr ast.Expr, line map[string]any) bool {
+	if p, ok := expr.(*ast.ParenExpr); ok {
+		return holds(p.X, line)
+	}
+	e := expr.(*ast.BinaryExpr)
+	switch e.Op {
+	case token.LAND:
+		return holds(e.X, line) && holds(e.Y, line)
+	case token.LOR:
+		return holds(e.X, line) || holds(e.Y, line)
+	}
+	member := line[e.X.(*ast.Ident).Name]
+	switch want := e.Y.(type) {
+	case *ast.Ident: // true
+		return member == true
+	case *ast.BasicLit:
+		if want.Kind == token.STRING {
+			text, err := strconv.Unquote(want.Value)
+			must(err)
+			return member == text
+		}
+		low, err := strconv.ParseFloat(want.Value, 64)
+		must(err)
+		n, ok := member.(float64)
+		return ok && n >= low
+	}
+	panic("an operand that filterPattern does not let through")
+}
+
+func TestFilterPattern(t *testing.T) {
+	t.Parallel()
+	line := map[string]any{"a": "x", "n": 3.0, "yes": true, "no": false, "text": "true"}
+	for pattern, want := range map[string]bool{
+		`{ $.a = "x" }`: true, `{ $.a = "y" }`: false, `{ $.b = "x" }`: false, `{ $.n = "x" }`: false,
+		`{ $.n >= 3 }`: true, `{ $.n >= 4 }`: false, `{ $.a >= 0 }`: false, `{ $.b >= 0 }`: false,
+		`{ $.yes IS TRUE }`: true, `{ $.no IS TRUE }`: false, `{ $.text IS TRUE }`: false, `{ $.b IS TRUE }`: false,
+		`{ $.a = "x" && $.n >= 4 }`: false, `{ $.a = "y" || $.n >= 3 }`: true,
+		`{ $.a = "y" && ($.a = "x" || $.n >= 3) }`: false, `{ $.a = "x" && ($.a = "y" || $.n >= 3) }`: true,
+	} {
+		matches, err := filterPattern(pattern)
+		if err != nil || matches(line) != want {
+			t.Errorf("%s: %v, %v", pattern, !want, err)
+		}
+	}
+	for _, pattern := range []string{``, `{ }`, `$.a = "x"`, `{ $.a == "x" }`, `{ a = "x" }`, `{ $.a = x }`, `{ $.a = "x" && }`, `{ ($.a = "x" }`, `{ $.a.b = "x" }`, `{ $.a = "x" & $.n >= 3 }`, `{ $.a IS NULL }`} {
+		if _, err := filterPattern(pattern); err == nil {
+			t.Errorf("%s is taken", pattern)
+		}
+	}
+}
+
+// Each line that the authorizer writes is counted by the metrics meant for it and by no other.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	const header = `{"alg":"EdDSA","kid":"EdDSA"}`
+	forged := func(token string) string { return token[:len(token)-86] + strings.Repeat("A", 86) }
+	outage := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }
+	swap := func(old, new string) func(string) string {
+		return func(claims string) string { return strings.Replace(claims, old, new, 1) }
+	}
+	rows := []struct {
+		name   string
+		env    map[string]string
+		header string
+		claims func(string) string
+		token  func(string) string
+		warm   bool // keys are there before
+		serve  http.HandlerFunc
+		ahead  time.Duration
+		event  []byte
+		want   []string // metrics of the decision and of the fetch, sorted
+	}{
+		{name: "allow", warm: true, want: []string{"Allowed", "KeyAge"}},
+		{name: "allow after a fetch", want: []string{"Allowed", "FetchesOk", "KeyAge"}},
+		{name: "allow by pinned keys", env: map[string]string{"JWKS": keySet()}, want: []string{"Allowed"}},
+		{name: "LOG_LEVEL", env: map[string]string{"LOG_LEVEL": "ERROR"}, want: []string{"Allowed", "FetchesOk", "KeyAge"}},
+		{name: "keys at twice their TTL", warm: true, serve: outage, ahead: 10 * time.Minute, want: []string{"Allowed", "FetchesFailed", "KeyAge"}},
+		{name: "keys overdue", warm: true, serve: outage, ahead: 10*time.Minute + time.Second, want: []string{"Allowed", "FetchesFailed", "KeyAge", "KeysOverdue"}},
+		{name: "keys overdue, a token that is refused early", warm: true, claims: swap(`"exp":9e9`, `"exp":1`), ahead: time.Hour, want: []string{"Rejected", "RejectedTime"}},
+		{name: "stale keys", warm: true, serve: outage, ahead: 25 * time.Hour, want: []string{"Faults", "FetchesFailed"}},
+		{name: "no keys", serve: outage, want: []string{"Faults", "FetchesFailed"}},
+		{name: "no event", event: []byte(`{}`), want: []string{"Faults"}},
+
+		{name: "malformed", token: func(string) string { return "Bearer x" }, want: []string{"Rejected", "RejectedForm"}},
+		{name: "algorithm", header: `{"alg":"none","kid":"EdDSA"}`, want: []string{"Rejected", "RejectedForm"}},
+		{name: "kid", header: `{"alg":"EdDSA"}`, want: []string{"Rejected", "RejectedForm"}},
+		{name: "expired", claims: swap(`"exp":9e9`, `"exp":1`), want: []string{"Rejected", "RejectedTime"}},
+		{name: "not_yet_valid", warm: true, claims: swap(`"sub"`, `"nbf":9e9,"sub"`), want: []string{"Rejected", "RejectedTime"}},
+		{name: "too_old", warm: true, env: map[string]string{"MAX_TOKEN_AGE": "1s", "LEEWAY": "0"}, want: []string{"Rejected", "RejectedTime"}},
+		{name: "issuer", claims: swap(`"iss":"`, `"iss":"https://other.example`), want: []string{"Rejected", "RejectedIssuer"}},
+		{name: "audience", warm: true, claims: swap(`"us"`, `"them"`), want: []string{"Rejected", "RejectedAudience"}},
+		{name: "unknown_key", warm: true, header: `{"alg":"EdDSA","kid":"x"}`, want: []string{"FetchesOk", "Rejected", "RejectedUnknownKey"}},
+		{name: "signature", warm: true, token: forged, want: []string{"Rejected", "RejectedSignature"}},
+	}
+	reasons := map[string]bool{}
+	filters := templateFilters(t)
+	counted := map[string]bool{"FetchesFrozen": true} // below: no line of a decision goes with it
+	for _, c := range rows {
+		s := newStand(t, c.env)
+		if c.warm {
+			s.warm(t.Context())
+		}
+		if c.serve != nil {
+			s.serve = c.serve
+		}
+		s.ahead.Store(int64(c.ahead))
+		if c.header == "" {
+			c.header = header
+		}
+		claims := strings.Replace(s.claims(""), `"exp":`, `"exp":9e9,"was":`, 1)
+		if c.claims != nil {
+			claims = c.claims(claims)
+		}
+		bearer := sign("EdDSA", c.header, claims)
+		if c.token != nil {
+			bearer = c.token(bearer)
+		}
+		payload := event(bearer)
+		if c.event != nil {
+			payload = c.event
+		}
+		_, decision, _ := s.invoke(t, payload)
+		if reason, ok := decision["reason"].(string); ok {
+			reasons[reason] = true
+		}
+		var got []string
+		for text := range strings.Lines(s.log.String()) {
+			var line map[string]any
+			must(json.Unmarshal([]byte(text), &line))
+			for _, f := range filters {
+				if !f.matches(line) {
+					continue
+				}
+				got = append(got, f.metric)
+				counted[f.metric] = true
+				if member, ok := strings.CutPrefix(f.value, "$."); ok {
+					if n, ok := line[member].(float64); !ok || n != c.ahead.Seconds() {
+						t.Errorf("%s: %s is %v, want %v", c.name, f.metric, line[member], c.ahead.Seconds())
+					}
+				} else if f.value != "1" {
+					t.Errorf("%s counts by %s", f.metric, f.value)
+				}
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s is counted as %v, want %v, in\n%s", c.name, got, c.want, s.log)
+		}
+	}
+	for _, r := range []jwt.Reason{
+		jwt.Malformed, jwt.Algorithm, jwt.KeyID, jwt.Issuer, jwt.Expired, jwt.NotYetValid, jwt.Audience, jwt.UnknownKey, jwt.Signature, jwt.TooOld,
+	} {
+		if !reasons[string(r)] {
+			t.Errorf("no row ends in %s", r)
+		}
+	}
+	var all []string
+	for _, f := range filters {
+		all = append(all, f.metric)
+	}
+	slices.Sort(all)
+	if want := slices.Sorted(maps.Keys(counted)); !slices.Equal(all, want) || len(all) > 15 {
+		t.Errorf("the template has the metrics %v, counted was %v", all, want)
+	}
+}
+
+// A fetch in whose middle Lambda froze the process is counted apart: it tells nothing about the issuer.
+func TestMetricOfAFrozenFetch(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, nil)
+	s.serve = func(w http.ResponseWriter, r *http.Request) {
+		s.ahead.Add(int64(time.Hour))
+		panic(http.ErrAbortHandler) // the connection is gone
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	s.warm(ctx)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		t.Fatal("the fetch never ended")
+	}
+	var line map[string]any
+	must(json.Unmarshal([]byte(s.log.String()), &line))
+	var got []string
+	for _, f := range templateFilters(t) {
+		if f.matches(line) {
+			got = append(got, f.metric)
+		}
+	}
+	if !slices.Equal(got, []string{"FetchesFrozen"}) || line["issuer"] != s.issuer {
+		t.Errorf("counted as %v: %s", got, s.log)
+	}
+}
