@@ -44,7 +44,7 @@ func value(n *yaml.Node) any {
 		v = n.Value
 	default:
 		// CloudFormation takes no aliases.
-		panic("template.yaml:" + strconv.Itoa(n.Line) + ": an alias")
+		panic("line " + strconv.Itoa(n.Line) + ": an alias")
 	}
 	if tag, ok := strings.CutPrefix(n.Tag, "!"); ok && !strings.HasPrefix(tag, "!") {
 		if tag != "Ref" && tag != "Condition" {
@@ -57,8 +57,13 @@ func value(n *yaml.Node) any {
 
 func template(t *testing.T) object {
 	t.Helper()
+	return templateIn(t, "template.yaml")
+}
+
+func templateIn(t *testing.T, name string) object {
+	t.Helper()
 	var n yaml.Node
-	if err := yaml.Unmarshal([]byte(file(t, "template.yaml")), &n); err != nil {
+	if err := yaml.Unmarshal([]byte(file(t, name)), &n); err != nil {
 		t.Fatal(err)
 	}
 	return value(&n).(object)

@@ -1,0 +1,132 @@
+package template_test
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Another stack's API asks the authorizer itself, with the checks that our own API has, and may invoke it.
+func TestSharedAuthorizer(t *testing.T) {
+	ours := at(template(t), "Resources", "Api", "Properties")
+	api, permission := templateIn(t, "examples/shared/api.yaml"), templateIn(t, "examples/shared/permission.yaml")
+
+	p := at(api, "Resources", "Api", "Properties")
+	equal(t, "Globals", at(api, "Globals"), object{"Api": object{"OpenApiVersion": "3.0.1"}})
+	equal(t, "Auth", at(p, "Auth"), object{
+		"DefaultAuthorizer":                   "ZuploJwt",
+		"AddDefaultAuthorizerToCorsPreflight": "false",
+		"Authorizers": object{"ZuploJwt": object{
+			"FunctionPayloadType": "TOKEN",
+			"FunctionArn":         ref("AuthorizerArn"),
+			// SAM does not resolve conditions for it, so it cannot depend on the account.
+			"DisableFunctionDefaultPermissions": "true",
+			"Identity": object{
+				"Header":               "Authorization",
+				"ValidationExpression": text(ours, "Auth", "Authorizers", "ZuploJwt", "Identity", "ValidationExpression"),
+				"ReauthorizeEvery":     "300",
+			},
+		}},
+	})
+	for _, same := range []string{"AlwaysDeploy", "EndpointConfiguration"} {
+		equal(t, same, at(p, same), at(ours, same))
+	}
+	headers := []string{"GatewayResponses", "UNAUTHORIZED", "ResponseParameters", "Headers"}
+	equal(t, "UNAUTHORIZED's headers", at(p, headers...), at(ours, headers...))
+
+	equal(t, "condition SameAccount", at(api, "Conditions", "SameAccount"), object{"Fn::Equals": []any{
+		object{"Fn::Select": []any{"4", object{"Fn::Split": []any{":", ref("AuthorizerArn")}}}}, ref("AWS::AccountId"),
+	}})
+	invoke := func(account, api string) object {
+		return object{
+			"Action":       "lambda:InvokeFunction",
+			"FunctionName": ref("AuthorizerArn"),
+			"Principal":    "apigateway.amazonaws.com",
+			"SourceArn":    object{"Fn::Sub": "arn:${AWS::Partition}:execute-api:${AWS::Region}:${" + account + "}:${" + api + "}/authorizers/*"},
+		}
+	}
+	equal(t, "permission in the same account", at(api, "Resources", "AuthorizerPermission"), object{
+		"Type": "AWS::Lambda::Permission", "Condition": "SameAccount", "Properties": invoke("AWS::AccountId", "Api"),
+	})
+	equal(t, "permission for another account", at(permission, "Resources"), object{"Permission": object{
+		"Type": "AWS::Lambda::Permission", "Properties": invoke("ApiAccount", "ApiId"),
+	}})
+
+	const arn = "arn:aws:lambda:us-east-1:123456789012:function:stack-AuthorizerFunction-a_1"
+	for _, c := range []struct {
+		template  object
+		parameter string
+		good, bad []string
+	}{
+		{api, "AuthorizerArn", []string{arn, strings.Replace(arn, "aws", "aws-us-gov", 1)}, []string{"", "stack-AuthorizerFunction", arn + ":live", arn + ":7", arn + ":$LATEST", " " + arn}},
+		{permission, "AuthorizerArn", []string{arn}, []string{"", arn + ":live"}},
+		{permission, "ApiAccount", []string{"210987654321"}, []string{"", "*", "1", "2109876543210"}},
+		{permission, "ApiId", []string{"*", "a1b2c3d4e5"}, []string{"", "a*", "a/b", "A"}},
+	} {
+		re := whole(t, text(c.template, "Parameters", c.parameter, "AllowedPattern"))
+		for _, s := range c.good {
+			if !re.MatchString(s) {
+				t.Errorf("%s refuses %q", c.parameter, s)
+			}
+		}
+		for _, s := range c.bad {
+			if re.MatchString(s) {
+				t.Errorf("%s takes %q", c.parameter, s)
+			}
+		}
+	}
+}
+
+// The Zuplo side fits together and fits the stack. That Zuplo takes it is not known, and said.
+func TestZuploExample(t *testing.T) {
+	var routes struct {
+		Paths map[string]map[string]struct {
+			Route struct {
+				Handler  struct{ Options map[string]string }
+				Policies struct{ Inbound []string }
+			} `json:"x-zuplo-route"`
+		}
+	}
+	if err := json.Unmarshal([]byte(file(t, "examples/zuplo/routes.oas.json")), &routes); err != nil {
+		t.Fatal(err)
+	}
+	var config struct {
+		Policies []struct {
+			Name, PolicyType string
+			Handler          struct {
+				Export, Module string
+				Options        map[string]any
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(file(t, "examples/zuplo/policies.json")), &config); err != nil {
+		t.Fatal(err)
+	}
+	var names, types []string
+	for _, p := range config.Policies {
+		names, types = append(names, p.Name), append(types, p.PolicyType)
+	}
+	// The API key is checked before the token takes its place.
+	equal(t, "policies' types", types, []string{"api-key-inbound", "upstream-zuplo-jwt-auth-inbound"})
+	route, ok := routes.Paths["/protected"]["get"]
+	if !ok || !slices.Equal(route.Route.Policies.Inbound, names) || route.Route.Handler.Options["baseUrl"] != "${env.ORIGIN_URL}" {
+		t.Errorf("route %v with the policies %v", route, names)
+	}
+	equal(t, "our route", at(template(t), "Resources", "ProtectedFunction", "Properties", "Events", "Protected", "Properties", "Path"), "/protected")
+	equal(t, "the key is required", config.Policies[0].Handler.Options["allowUnauthenticatedRequests"], false)
+	options := config.Policies[1].Handler.Options
+	equal(t, "headerName", options["headerName"], at(template(t), "Parameters", "TokenHeader", "Default"))
+	equal(t, "tokenPrefix", options["tokenPrefix"], "Bearer")
+	if audience, _ := options["audience"].(string); audience == "" || !strings.Contains(file(t, "README.md"), "Audience="+audience) {
+		t.Errorf("the audience %q is not the one that README.md deploys", audience)
+	}
+	for name, statement := range map[string]string{
+		"examples/zuplo/README.md":        "**Written from Zuplo's documentation and not run against Zuplo**",
+		"examples/zuplo/zuplo.runtime.ts": "Written from Zuplo's documentation and not run against Zuplo.",
+	} {
+		if !strings.Contains(file(t, name), statement) {
+			t.Errorf("%s does not say %q", name, statement)
+		}
+	}
+}
