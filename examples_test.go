@@ -35,9 +35,8 @@ func TestSharedAuthorizer(t *testing.T) {
 	headers := []string{"GatewayResponses", "UNAUTHORIZED", "ResponseParameters", "Headers"}
 	equal(t, "UNAUTHORIZED's headers", at(p, headers...), at(ours, headers...))
 
-	equal(t, "condition SameAccount", at(api, "Conditions", "SameAccount"), object{"Fn::Equals": []any{
-		object{"Fn::Select": []any{"4", object{"Fn::Split": []any{":", ref("AuthorizerArn")}}}}, ref("AWS::AccountId"),
-	}})
+	equal(t, "condition Ours", at(api, "Conditions", "Ours"), object{"Fn::Equals": []any{ref("SameAccount"), "true"}})
+	equal(t, "SameAccount's default", at(api, "Parameters", "SameAccount", "Default"), "true")
 	invoke := func(account, api string) object {
 		return object{
 			"Action":       "lambda:InvokeFunction",
@@ -47,7 +46,7 @@ func TestSharedAuthorizer(t *testing.T) {
 		}
 	}
 	equal(t, "permission in the same account", at(api, "Resources", "AuthorizerPermission"), object{
-		"Type": "AWS::Lambda::Permission", "Condition": "SameAccount", "Properties": invoke("AWS::AccountId", "Api"),
+		"Type": "AWS::Lambda::Permission", "Condition": "Ours", "Properties": invoke("AWS::AccountId", "Api"),
 	})
 	equal(t, "permission for another account", at(permission, "Resources"), object{"Permission": object{
 		"Type": "AWS::Lambda::Permission", "Properties": invoke("ApiAccount", "ApiId"),
