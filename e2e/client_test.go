@@ -96,7 +96,7 @@ var (
 	// turnedAway: the 401 of a request with which the authorizer is not asked, for it carries no Bearer JWT.
 	turnedAway = verdict("401 by the gateway", challenged)
 	// denied: the 403 of a policy that no longer holds.
-	denied = verdict("403", forbidden)
+	denied = verdict("403", func(r reply) error { return message(r, 403, "token expired or not permitted") })
 	// unknown: the 404 of a path that is none of the API's.
 	unknown = verdict("404", func(r reply) error { return message(r, 404, "not found") })
 	// unavailable: the 500 of an authorizer without keys.
@@ -132,8 +132,6 @@ func notAllowed(r reply) error {
 	}
 	return nil
 }
-
-func forbidden(r reply) error { return message(r, 403, "token expired or not permitted") }
 
 func challenged(r reply) error {
 	if err := message(r, 401, "Unauthorized"); err != nil {

@@ -78,7 +78,7 @@ func TestGateway(t *testing.T) {
 				check(t, err)
 				want := turnedAway
 				if method != http.MethodGet {
-					want = onOtherMethods(challenged)
+					want = onOtherMethods(turnedAway)
 				}
 				if err := want(r); err != nil {
 					t.Errorf("%s: %v", method, err)
@@ -126,7 +126,7 @@ func endsWithin(t *testing.T, tg *target, o order, life time.Duration) {
 	}
 	r, err = send(http.MethodPost, tg.base+"/protected", "Bearer "+token)
 	check(t, err)
-	check(t, onOtherMethods(forbidden)(r))
+	check(t, onOtherMethods(denied)(r))
 }
 
 // TestZuplo holds the whole path: API key in, claims out.
