@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test build unit e2e events build-AuthorizerFunction build-ProtectedFunction sam-build deploy lint fuzz bench cover clean
+.PHONY: help run test build unit e2e judges judges-need events build-AuthorizerFunction build-ProtectedFunction sam-build deploy lint fuzz bench cover clean
 
 # make run
 API_PORT   ?= 8080
@@ -68,6 +68,25 @@ e2e: build
 SUITE = build/local -api-port 0 -zuplo-port 0 -- go -C e2e test -count=1 $(2) 2>build/e2e-$(1).log || \
 	{ echo "the end of build/e2e-$(1).log:"; tail -n 60 build/e2e-$(1).log; exit 1; }
 
+judges: build .tools/judges-venv/installed judges/node_modules/installed ## what tools of others say: templates, tokens, policies, patterns
+	@.tools/judges-venv/bin/python judges/templates.py
+	go test -count=1 -tags judges ./judges
+
+judges-need:
+	@lacks=; python3 -c 'import ensurepip, tomllib, venv' 2>/dev/null || lacks="python3 (3.11 or later, with venv)"; \
+	for c in node npm java; do command -v $$c >/dev/null || lacks="$${lacks:+$$lacks, }$$c"; done; \
+	[ -z "$$lacks" ] || { echo "make judges needs what is not installed: $$lacks" >&2; exit 1; }
+
+.tools/judges-venv/installed: judges/requirements.txt | judges-need
+	rm -rf $(@D)
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
+	touch $@
+
+judges/node_modules/installed: judges/package-lock.json | judges-need
+	cd judges && npm ci
+	touch $@
+
 events: ## the event files for sam local invoke anew, with new keys
 	rm -f events/*.json
 	go run ./events events
@@ -90,8 +109,8 @@ deploy: sam-build ## sam build, sam deploy (ARCH=arm64|x86_64 PARAMS='Issuer=htt
 
 lint: ## gofmt, go vet, staticcheck
 	@out=$$(gofmt -l .) && if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
-	go vet ./...
-	go tool -modfile=tools/go.mod staticcheck ./...
+	go vet -tags judges ./...
+	go tool -modfile=tools/go.mod staticcheck -tags judges ./...
 
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	@n=0; for pkg in $$(go list ./internal/... ./authorizer); do \
