@@ -324,7 +324,7 @@ func TestValidationExpression(t *testing.T) {
 	for name, template := range translated(t) {
 		find(template, func(v any) { expressions[name] = v.(string) }, "identityValidationExpression", "IdentityValidationExpression")
 	}
-	if expressions["template.defaults.json"] == "" {
+	if expressions["template.yaml.defaults.json"] == "" {
 		t.Fatal("template.yaml has no ValidationExpression")
 	}
 	rows := map[string]bool{

@@ -5,14 +5,15 @@ parameter changed. The results stay in build/judges/. A finding that judges/acce
 and so does an entry there that names no finding.
 """
 
-import fnmatch
 import json
 import logging
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatchcase
 from types import SimpleNamespace
 
 os.environ["AWS_DEFAULT_REGION"] = "us-east-1"  # the translator asks for it
@@ -28,124 +29,116 @@ ACCEPTED = tomllib.loads((ROOT / "judges" / "accepted.toml").read_text())
 logging.getLogger("samtranslator").setLevel(logging.ERROR)
 
 
-def parameter_sets(template):
+def main():
+    translated = {}  # template by the file of what became of it
+    for source in templates():
+        for variant, values in parameter_sets(source):
+            out = OUT / f"{source.replace('/', '-')}.{variant}.json"
+            try:
+                out.write_text(json.dumps(translate(source, values), indent=1))
+            except InvalidDocumentException as e:
+                sys.exit(f"translating {source}, parameters {variant}: {[c.message for c in e.causes]}")
+            translated[str(out.relative_to(ROOT))] = source
+        print(f"{source}: translated with {list(translated.values()).count(source)} sets of parameters")
+    defaults = {f: source for f, source in translated.items() if f.endswith(".defaults.json")}
+    faults = judge("cfn-lint", cfn_lint(translated))
+    faults += judge("checkov", checkov(defaults | {source: source for source in defaults.values()}))
+    sys.exit(faults > 0)
+
+
+def templates():
+    """Returns template.yaml and the templates among the examples, and empties the folder for what becomes of them."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    for old in OUT.glob("*.json"):
+        old.unlink()
+    is_template = re.compile(r"^(AWSTemplateFormatVersion|Transform|Resources):", re.MULTILINE)
+    examples = [f for f in sorted((ROOT / "examples").rglob("*.y*ml")) if is_template.search(f.read_text())]
+    return ["template.yaml", *(str(f.relative_to(ROOT)) for f in examples)]
+
+
+def parameter_sets(source):
     """Yields (name, values by parameter)."""
+    template = yaml_parse((ROOT / source).read_text())
     parameters = template.get("Parameters", {})
-
-    def others(name):
-        """The values other than the default that are tried."""
-        p = parameters[name]
-        given = ACCEPTED["parameters"].get(name)
-        values = [given] if given is not None else p.get("AllowedValues", [])
-        return [v for v in values if v != p.get("Default")]
-
-    base = {n: others(n)[0] for n, p in parameters.items() if "Default" not in p and others(n)}
-    missing = parameters.keys() - base.keys() - {n for n, p in parameters.items() if "Default" in p}
     conditions = json.dumps(template.get("Conditions", {}))
     steering = [n for n in parameters if f'"Ref": "{n}"' in conditions or "${%s}" % n in conditions]
-    if missing := sorted(missing | {n for n in steering if not others(n)}):
-        sys.exit(f"judges/accepted.toml: [parameters] has no value to try for {', '.join(missing)}")
+    required = [n for n, p in parameters.items() if "Default" not in p]
+    others = {}  # values that are tried besides the default
+    for name, p in parameters.items():
+        values = ACCEPTED["parameters"].get(name) or p.get("AllowedValues", [])
+        others[name] = [v for v in values if v != p.get("Default")]
+        if not others[name] and name in steering + required:
+            sys.exit(f"{source}: {name} needs a value to try, in [parameters] of judges/accepted.toml")
 
-    yield "defaults", base
+    defaults = {name: others[name][0] for name in required}
+    yield "defaults", defaults
     for name in steering:
-        for value in others(name):
-            yield f"{name}={value}".replace("/", "_").replace(":", "_"), base | {name: value}
-    if changed := {n: others(n)[-1] for n in parameters if others(n)}:
-        yield "all-changed", base | changed
+        for i, value in enumerate(others[name]):
+            yield f"{name}{i + 1}", defaults | {name: value}
+    yield "all-changed", {name: values[-1] for name, values in others.items() if values}
 
 
 def translate(source, values):
-    """Returns the CloudFormation template that AWS would make of a SAM template deployed with these parameters."""
-    template = yaml_parse(source)
+    """Returns the CloudFormation template that AWS makes of a SAM template deployed with these parameters."""
+    template = yaml_parse((ROOT / source).read_text())
     for name, value in values.items():
         template["Parameters"][name]["Default"] = value
     if "Transform" not in template:
         return template
     # What sam package does: the code is in S3.
-    functions = [r["Properties"] for r in template["Resources"].values() if r["Type"] == "AWS::Serverless::Function"]
+    functions = [r["Properties"] for r in template.get("Resources", {}).values() if r["Type"] == "AWS::Serverless::Function"]
     for properties in [template.get("Globals", {}).get("Function", {}), *functions]:
         if "CodeUri" in properties:
             properties["CodeUri"] = "s3://bucket/key"
     return transform(template, {}, SimpleNamespace(load=lambda: ACCEPTED["managed_policies"]))
 
 
-def tool(*command):
-    """Runs a tool that writes JSON and returns what it wrote."""
-    done = subprocess.run([TOOLS / command[0], *command[1:]], capture_output=True, text=True, cwd=ROOT)
-    try:
-        return json.loads(done.stdout)
-    except json.JSONDecodeError:
-        sys.exit(f"running {command[0]}: no JSON came back\n{done.stdout}{done.stderr}")
-
-
 def cfn_lint(files):
-    """Yields (template, rule, place, message)."""
-    for f in tool("cfn-lint", "--format", "json", "--", *files):
+    """Yields (template, file, rule, place, message)."""
+    for f in run("cfn-lint", "--format", "json", "--", *files):
         place = "/".join(map(str, f["Location"]["Path"] or []))
-        yield f["Filename"], f["Rule"]["Id"], place, f["Message"]
+        yield files[f["Filename"]], f["Filename"], f["Rule"]["Id"], place, f["Message"]
 
 
 def checkov(files):
-    """Yields (template, check, logical id, what it wants)."""
+    """Yields (template, file, check, logical id, what it wants)."""
     args = [a for f in files for a in ("--file", f)]
-    report = tool("checkov", "--framework", "cloudformation", "--skip-download", "--quiet", "--output", "json", *args)
-    seen = report["summary"]
-    if seen["parsing_errors"] or not seen["passed"]:
-        sys.exit(f"running checkov: it could not read the templates: {seen}")
-    print(f"checkov: {seen['passed']} checks of {seen['resource_count']} resources passed")
+    report = run("checkov", "--framework", "cloudformation", "--skip-download", "--quiet", "--output", "json", *args)
+    if report["summary"]["parsing_errors"] or not report["summary"]["passed"]:
+        sys.exit(f"running checkov: it could not read the templates: {report['summary']}")
     for f in report["results"]["failed_checks"]:
-        yield f["file_path"].lstrip("/"), f["check_id"], f["resource"].split(".")[-1], f["check_name"]
+        file = f["file_path"].lstrip("/")
+        yield files[file], file, f["check_id"], f["resource"].split(".")[-1], f["check_name"]
 
 
-def unaccepted(tool_name, findings):
-    """Prints what is not accepted, and what is accepted but was not found. Returns how many those are."""
-    entries = ACCEPTED[tool_name]
-    used, wrong, count = set(), 0, 0
-    for name, rule, place, message in findings:
-        count += 1
+def run(command, *args):
+    """Runs a tool that writes JSON and returns what it wrote."""
+    done = subprocess.run([TOOLS / command, *args], capture_output=True, text=True, cwd=ROOT)
+    try:
+        return json.loads(done.stdout)
+    except json.JSONDecodeError:
+        sys.exit(f"running {command}: no JSON came back\n{done.stdout}{done.stderr}")
+
+
+def judge(tool, findings):
+    """Prints what was found and is not accepted, and what is accepted and was not found. Returns how many those are."""
+    accepted = {(i, at): e for i, e in enumerate(ACCEPTED[tool]) for at in e["at"]}
+    used, faults = set(), {}  # faults: the files in which each was found
+    for template, file, rule, place, message in findings:
         hits = {
-            (i, at)
-            for i, e in enumerate(entries)
-            for at in e["at"]
-            if e["rule"] == rule and e["reason"] and fnmatch.fnmatchcase(name, e.get("template", "*")) and fnmatch.fnmatchcase(place, at)
+            key
+            for key, e in accepted.items()
+            if e["reason"] and e["rule"] == rule and fnmatchcase(template, e["template"]) and fnmatchcase(place, key[1])
         }
         used |= hits
         if not hits:
-            wrong += 1
-            print(f"{tool_name}: {name}: {rule} at {place or 'the top'}: {message}")
-    for i, e in enumerate(entries):
-        for at in e["at"]:
-            if (i, at) not in used:
-                wrong += 1
-                print(f"{tool_name}: judges/accepted.toml accepts {e['rule']} at {at}, which was not found")
-    print(f"{tool_name}: {count} findings, {wrong} of them or of the accepted ones wrong")
-    return wrong
-
-
-def main():
-    sources = [ROOT / "template.yaml", *sorted((ROOT / "examples").rglob("*.y*ml"))]
-    sources = [s for s in sources if "\nResources:" in s.read_text()]
-    OUT.mkdir(parents=True, exist_ok=True)
-    for old in OUT.glob("*.json"):
-        old.unlink()
-    translated = []
-    for source in sources:
-        name = str(source.relative_to(ROOT).with_suffix("")).replace("/", "-")
-        sets = list(parameter_sets(yaml_parse(source.read_text())))
-        for variant, values in sets:
-            try:
-                result = translate(source.read_text(), values)
-            except InvalidDocumentException as e:
-                sys.exit(f"translating {source.relative_to(ROOT)} with {variant}: {[c.message for c in e.causes]}")
-            out = OUT / f"{name}.{variant}.json"
-            out.write_text(json.dumps(result, indent=1))
-            translated.append(str(out.relative_to(ROOT)))
-        print(f"{source.relative_to(ROOT)}: translated with {len(sets)} sets of parameters")
-    as_written = [str(s.relative_to(ROOT)) for s in sources]
-    defaults = [f for f in translated if f.endswith(".defaults.json")]
-    wrong = unaccepted("cfn-lint", cfn_lint(translated))
-    wrong += unaccepted("checkov", checkov(as_written + defaults))
-    sys.exit(wrong > 0)
+            faults.setdefault(f"{rule} at {place or 'the top'}: {message}", []).append(file)
+    for key in accepted.keys() - used:
+        faults[f"{accepted[key]['rule']} at {key[1]} is accepted but was not found"] = ["judges/accepted.toml"]
+    for fault, files in faults.items():
+        print(f"{tool}: {fault}\n    in {', '.join(files)}")
+    print(f"{tool}: {len(used)} findings accepted, {len(faults)} faults")
+    return len(faults)
 
 
 main()
