@@ -88,24 +88,31 @@ func someClaims(expires time.Time) map[string]any {
 }
 
 // authorizer starts the authorizer's own binary with keys pinned. The returned function gives its answer to a token.
-func authorizer(t *testing.T, jwks json.RawMessage, env ...string) func(methodARN, token string) lambdahost.Result {
+func authorizer(t *testing.T, jwks json.RawMessage, env ...string) func(methodARN, token string) answer {
 	t.Helper()
 	host := lambdahost.New(lambdahost.Function{
-		Name:   "AuthorizerFunction",
-		Binary: "../build/authorizer/bootstrap",
-		Env:    append([]string{"ISSUER=" + issuer, "AUDIENCE=" + audience, "JWKS=" + string(jwks)}, env...),
+		Name:    "AuthorizerFunction",
+		Binary:  "../build/authorizer/bootstrap",
+		Timeout: 6 * time.Second,
+		Log:     t.Output(),
+		Env:     append([]string{"ISSUER=" + issuer, "AUDIENCE=" + audience, "JWKS=" + string(jwks)}, env...),
 	})
 	t.Cleanup(host.Close)
-	return func(methodARN, token string) lambdahost.Result {
+	return func(methodARN, token string) answer {
 		t.Helper()
-		result, err := host.Invoke(t.Context(), toJSON(t, map[string]string{
+		text, isError, err := host.Invoke(t.Context(), toJSON(t, map[string]string{
 			"type": "TOKEN", "methodArn": methodARN, "authorizationToken": "Bearer " + token,
 		}))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return result
+		return answer{text, isError}
 	}
+}
+
+type answer struct {
+	text    []byte
+	isError bool
 }
 
 // allowance is what API Gateway takes from an authorizer that lets a request through.
@@ -115,12 +122,12 @@ type allowance struct {
 	Context        map[string]any
 }
 
-func allowed(t *testing.T, r lambdahost.Result) allowance {
+func allowed(t *testing.T, r answer) allowance {
 	t.Helper()
-	if r.FunctionError {
-		t.Fatalf("the authorizer refused a good token: %s", r.Payload)
+	if r.isError {
+		t.Fatalf("the authorizer refused a good token: %s", r.text)
 	}
-	return fromJSON[allowance](t, r.Payload)
+	return fromJSON[allowance](t, r.text)
 }
 
 func TestTokens(t *testing.T) {
@@ -145,8 +152,8 @@ func TestTokens(t *testing.T) {
 						"a signature cut short": strings.Join([]string{header, payload, signature[:len(signature)-4]}, "."),
 					} {
 						r := invoke(stage+"/GET/protected", bad)
-						if got := fromJSON[struct{ ErrorMessage string }](t, r.Payload).ErrorMessage; !r.FunctionError || got != "Unauthorized" {
-							t.Errorf("%s: the answer is %s", what, r.Payload)
+						if got := fromJSON[struct{ ErrorMessage string }](t, r.text).ErrorMessage; !r.isError || got != "Unauthorized" {
+							t.Errorf("%s: the answer is %s", what, r.text)
 						}
 					}
 				})
