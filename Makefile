@@ -4,7 +4,10 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test build unit e2e judges judges-need events build-AuthorizerFunction build-ProtectedFunction sam-build deploy lint fuzz bench cover clean
+.PHONY: help run test test-deploy test-sam test-aws aws-parameters build unit e2e judges judges-need events build-AuthorizerFunction build-ProtectedFunction sam-build deploy lint fuzz bench cover clean
+
+# SAM as make test-deploy and make test-sam have installed it, where there is no other.
+export PATH := $(PATH):$(CURDIR)/.tools/sam/bin
 
 # make run
 API_PORT   ?= 8080
@@ -68,6 +71,36 @@ e2e: build
 SUITE = build/local -api-port 0 -zuplo-port 0 -- go -C e2e test -count=1 $(2) 2>build/e2e-$(1).log || \
 	{ echo "the end of build/e2e-$(1).log:"; tail -n 60 build/e2e-$(1).log; exit 1; }
 
+test-deploy: build .tools/sam/installed .tools/ministack/installed ## the suite against ministack, an emulator of AWS, after a real sam deploy
+	@$(call LOGGED,sam-build,$(MAKE) --no-print-directory sam-build ARCH=$(HOST_ARCH))
+	@ARCH=$(HOST_ARCH) targets/ministack.sh
+
+test-sam: build .tools/sam/installed ## the event files and the suite with sam local (SAM_PORT=3000); needs Docker's engine: apt-get install docker.io iptables
+	@$(call LOGGED,sam-build,$(MAKE) --no-print-directory sam-build ARCH=$(HOST_ARCH))
+	@ARCH=$(HOST_ARCH) targets/sam-local.sh
+
+test-aws: build ## the suite against a deployed stage (API=https://... KEYS=FILE, or a real gateway's ISSUER, ZUPLO_URL, ZUPLO_API_KEY)
+	@targets/aws.sh test
+
+aws-parameters: build ## parameters for a stage that takes the tokens of make test-aws KEYS=FILE, for sam deploy
+	@targets/aws.sh parameters
+
+export API KEYS
+
+HOST_ARCH = $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
+
+# $(2) with its output in build/$(1).log, shown when it fails.
+LOGGED = $(2) >build/$(1).log 2>&1 || { cat build/$(1).log >&2; exit 1; }
+
+# Tools that come from Python's index, each in an environment of its own. All that they need is in the list: --no-deps
+# keeps pip from looking for more.
+.tools/%/installed: tools/%.txt
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || { echo "installing $* needs python3 (3.10 or later, with venv): on Debian, apt-get install python3-venv" >&2; exit 1; }
+	rm -rf $(@D)
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	touch $@
+
 judges: build .tools/judges-venv/installed judges/node_modules/installed ## what tools of others say: templates, tokens, policies, patterns
 	@.tools/judges-venv/bin/python judges/templates.py
 	go test -count=1 -tags judges ./judges
@@ -101,7 +134,7 @@ build-AuthorizerFunction build-ProtectedFunction:
 
 sam-build: ## both functions through sam build (ARCH=arm64|x86_64)
 	@command -v sam >/dev/null || { echo "make $@ needs the AWS SAM CLI, which is not installed" >&2; exit 1; }
-	sam build --parameter-overrides Architecture=$(ARCH)
+	SAM_CLI_TELEMETRY=0 sam build --parameter-overrides Architecture=$(ARCH)
 
 deploy: sam-build ## sam build, sam deploy (ARCH=arm64|x86_64 PARAMS='Issuer=https://... Audience=...')
 	@$(if $(findstring Architecture=,$(PARAMS)),$(error PARAMS names Architecture: say ARCH=arm64 or ARCH=x86_64 instead))

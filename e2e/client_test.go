@@ -100,15 +100,7 @@ var (
 	// unknown: the 404 of a path that is none of the API's.
 	unknown = verdict("404", func(r reply) error { return message(r, 404, "not found") })
 	// unavailable: the 500 of an authorizer without keys.
-	unavailable = verdict("500", func(r reply) error {
-		if err := message(r, 500, "authorizer unavailable"); err != nil {
-			return err
-		}
-		if n, err := strconv.Atoi(r.header.Get("Retry-After")); err != nil || n < 1 {
-			return fmt.Errorf("500 with Retry-After %q, want seconds", r.header.Get("Retry-After"))
-		}
-		return nil
-	})
+	unavailable = verdict("500", retryLater)
 )
 
 // refusedAs is who answers a bad header with 401: the gateway, when it is no Bearer JWT by its shape, or the authorizer.
@@ -129,6 +121,16 @@ func onOtherMethods(right func(reply) error) func(reply) error {
 func notAllowed(r reply) error {
 	if r.status != 405 || r.header.Get("Allow") != http.MethodGet {
 		return fmt.Errorf("got %s, Allow %q; want 405, Allow GET", r, r.header.Get("Allow"))
+	}
+	return nil
+}
+
+func retryLater(r reply) error {
+	if err := message(r, 500, "authorizer unavailable"); err != nil {
+		return err
+	}
+	if n, err := strconv.Atoi(r.header.Get("Retry-After")); err != nil || n < 1 {
+		return fmt.Errorf("500 with Retry-After %q, want seconds", r.header.Get("Retry-After"))
 	}
 	return nil
 }

@@ -8,10 +8,12 @@
 //	ZUPLO_URL       the gateway in front, with ZUPLO_API_KEY
 //	ADMIN_URL       the issuer's admin API: mints tokens, moves keys, breaks the key set, counts
 //	LAMBDA_URL      the Lambda host's control: cold starts and counters
-//	TARGET          the target's name, for messages
+//	TARGET          the target's name; up to its first comma it is the kind that targets_test.go knows
 //	TARGET_CAN      what it can do, separated by commas: mint, rotate, outage, freeze, count
 //	JWKS_TTL JWKS_MAX_STALE LEEWAY MAX_TOKEN_AGE
 //	                the authorizer's settings, as it has them; unset: its defaults
+//	FACTS           not empty: first of all, what only AWS can tell is printed as confirmed or not
 //
-// Each case says what it needs. What the target lacks is skipped and listed by name at the end.
+// Each case says what it needs. At the end of a run stand two lists: the cases that the target cannot run, with the reason,
+// and the answers in which it is known to differ from AWS (targets_test.go).
 package e2e

@@ -8,6 +8,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -122,9 +123,10 @@ func TestReject(t *testing.T) {
 				o.claim("iss", ""), o.claim("iss", nil), o.claim("iss", []string{tg.issuer}), o.claim("iss", nil).claim("Iss", tg.issuer)}
 		}),
 		orders("wrong aud", func(tg *target, o order) []order {
-			return []order{o.claim("aud", "another-origin"), o.claim("aud", []string{"another-origin", "third-origin"}), o.claim("aud", []string{}),
+			others := slices.DeleteFunc([]string{"aws-origin", "another-origin", "third-origin"}, func(aud string) bool { return aud == tg.audience })
+			return []order{o.claim("aud", others[0]), o.claim("aud", others[1]), o.claim("aud", others), o.claim("aud", []string{}),
 				o.claim("aud", tg.audience+"2"), o.claim("aud", strings.ToUpper(tg.audience)), o.claim("aud", ""),
-				o.claim("aud", []any{tg.audience, 1}), o.claim("aud", object{"0": tg.audience}), o.claim("aud", tg.audience+",another-origin")}
+				o.claim("aud", []any{tg.audience, 1}), o.claim("aud", object{"0": tg.audience}), o.claim("aud", tg.audience+","+others[0])}
 		}, Audience),
 		orders("missing aud", claim("aud", nil), Audience),
 		{"alg none", []Need{Mint}, func(t *testing.T, tg *target, a algorithm) (tokens []string) {

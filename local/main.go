@@ -39,6 +39,7 @@ func main() {
 	flag.StringVar(&o.zuplo.Audience, "audience", "aws-origin", "audience of the tokens")
 	flag.DurationVar(&o.zuplo.ExpiresIn, "expires-in", time.Hour, "life of a token")
 	flag.StringVar(&o.zuplo.APIKey, "api-key", "YOUR_API_KEY", "API key that callers send")
+	flag.StringVar(&o.zuplo.KeysFile, "keys", "", "file that keeps the issuer's private keys from one run to the next")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o, flag.Args())

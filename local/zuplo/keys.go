@@ -3,15 +3,20 @@
 package zuplo
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
 )
 
@@ -48,6 +53,32 @@ func newKeys() (*keys, error) {
 		k.add(alg, private)
 	}
 	return k, nil
+}
+
+// keep replaces the keys by those in the file (PKCS #8 by algorithm, RFC 5958), or writes them there when there is none.
+func (k *keys) keep(file string) error {
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		stored := map[string][]byte{}
+		for alg, key := range k.signing {
+			stored[alg], _ = x509.MarshalPKCS8PrivateKey(key.private)
+		}
+		text, _ = json.Marshal(stored)
+		return os.WriteFile(file, text, 0o600)
+	}
+	stored := map[string][]byte{}
+	if err = cmp.Or(err, json.Unmarshal(text, &stored)); err != nil {
+		return fmt.Errorf("reading keys from %s: %w", file, err)
+	}
+	for _, key := range k.all {
+		private, err := x509.ParsePKCS8PrivateKey(stored[key.alg])
+		signer, ok := private.(crypto.Signer)
+		if !ok {
+			return fmt.Errorf("reading the key for %s from %s: %w", key.alg, file, cmp.Or(err, errors.New("it cannot sign")))
+		}
+		key.private = signer
+	}
+	return nil
 }
 
 func generate(alg string) (crypto.Signer, error) {

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Config is what the stand-in is started with. All of it is required.
+// Config is what the stand-in is started with. All but KeysFile is required.
 type Config struct {
 	APIKey    string        // what a caller sends as Authorization: Bearer …
 	Alg       string        // signs the forwarded requests' tokens
@@ -22,6 +22,7 @@ type Config struct {
 	ExpiresIn time.Duration // their life
 	Upstream  string        // base URL of the API, its stage included
 	Issuer    string        // URL of the issuer, {this server}/__zuplo/issuer
+	KeysFile  string        // where the issuer's keys are kept; empty: nowhere
 }
 
 // A server is the gateway, its issuer and the admin API.
@@ -59,6 +60,11 @@ func New(cfg Config) (*http.Server, error) {
 	for _, k := range []**keys{&s.keys, &s.strangers} {
 		if *k, err = newKeys(); err != nil {
 			return nil, fmt.Errorf("making keys: %w", err)
+		}
+	}
+	if cfg.KeysFile != "" {
+		if err := s.keys.keep(cfg.KeysFile); err != nil {
+			return nil, err
 		}
 	}
 	mux := http.NewServeMux()

@@ -16,6 +16,8 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -397,6 +399,36 @@ func TestAdminIsForLoopbackOnly(t *testing.T) {
 			if w.Code != status {
 				t.Errorf("%s from %q: %d, want %d", path, peer, w.Code, status)
 			}
+		}
+	}
+}
+
+// Keys in a file outlive the stand-in: a key set that was deployed somewhere stays good.
+func TestKeysFile(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "keys.json")
+	published := func() string {
+		s := newStack(t, func(c *Config) { c.KeysFile = file })
+		_, body := s.send("GET", "/__zuplo/issuer/.well-known/jwks.json", "", "")
+		return body
+	}
+	first := published()
+	if second := published(); second != first {
+		t.Errorf("keys of the first run: %s, of the second: %s", first, second)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode() != 0o600 {
+		t.Errorf("private keys lie in a file of mode %v (%v), want 0600", info.Mode(), err)
+	}
+	for name, text := range map[string]string{"no JSON": "x", "no keys": "{}", "no key": `{"EdDSA":"AAAA"}`} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := New(Config{APIKey: "key", Alg: "EdDSA", Tokens: "fresh", Upstream: "http://127.0.0.1", KeysFile: file})
+		if err == nil || !strings.Contains(err.Error(), file) {
+			t.Errorf("%s: got %v, want an error that names the file", name, err)
+		}
+		if now, _ := os.ReadFile(file); string(now) != text {
+			t.Errorf("%s: the file was overwritten with %s", name, now)
 		}
 	}
 }

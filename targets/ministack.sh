@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# Deploys template.yaml into ministack with sam deploy, runs e2e/ against it, changes one parameter, deploys the example of
+# another stack's API, and deletes it all. Everything happens in a network namespace of its own: ministack listens on all
+# interfaces, and what is built must not need the network.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+case "${1:-}" in
+inside) ;;
+shared) # beside the stand-in, whose addresses are in the environment: another stack's API, in BASE_URL
+	answer() { curl -s -o /dev/null -w '%{http_code} ' "$@"; }
+	got=$(answer "$ZUPLO_URL/orders" -H "Authorization: Bearer $ZUPLO_API_KEY" && answer "$BASE_URL/orders" &&
+		answer "$BASE_URL/orders" -H "Authorization: Bearer $(sed -n 's/.*"Bearer \(.*\)".*/\1/p' events/allow-eddsa.json)")
+	[ "$got" = "200 401 401 " ] || { echo "the example's API answers an API key, no token, another issuer's token with $got, want 200 401 401" >&2 && exit 1; }
+	exit
+	;;
+*)
+	command -v ip >/dev/null || { echo "make test-deploy needs ip: on Debian, apt-get install iproute2" >&2 && exit 1; }
+	exec unshare --map-root-user --net -- "$0" inside
+	;;
+esac
+ip link set lo up
+
+export PATH=$PWD/.tools/sam/bin:$PATH SAM_CLI_TELEMETRY=0 GOPROXY=off
+export AWS_ENDPOINT_URL=http://localhost:4566 AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION=us-east-1
+export JWKS_TTL=1s JWKS_MAX_STALE=6s LEEWAY=0s MAX_TOKEN_AGE=1h # of the stack and, so that it knows them, of the suite
+export ZUPLO_PORT=9000 KEYS=build/ministack-keys.json
+log=build/ministack.log
+: >"$log"
+
+work=$(mktemp -d) step=start ministack=
+finish() {
+	code=$?
+	[ $code = 0 ] || { echo "make test-deploy: $step; the end of $log:" && tail -n 40 "$log"; } >&2
+	[ -z "$ministack" ] || { kill "$ministack" && wait "$ministack" || true; } 2>/dev/null
+	rm -rf "$work"
+	exit $code
+}
+trap finish EXIT
+step() { step=$1 && printf '%4d s  %s\n' $SECONDS "$1"; }
+
+# deploy PARAMETER=VALUE...: our stack, with samconfig.toml, as a user would.
+deploy() { sam deploy --region us-east-1 --parameter-overrides "$@" >>"$log" 2>&1; }
+
+ours() {
+	deploy Architecture="$ARCH" Issuer="http://127.0.0.1:$ZUPLO_PORT/__zuplo/issuer" \
+		JwksTtl=$JWKS_TTL JwksMaxStale=$JWKS_MAX_STALE Leeway=$LEEWAY MaxTokenAge=$MAX_TOKEN_AGE "$@"
+}
+
+# output STACK KEY: an output of the stack.
+output() {
+	sam list stack-outputs --stack-name "$1" --region us-east-1 --output json 2>>"$log" |
+		python3 -c 'import json, sys; print(next(o["OutputValue"] for o in json.load(sys.stdin) if o["OutputKey"] == sys.argv[1]))' "$2"
+}
+
+# at STACK: where ministack serves the stack's API. The host's first label in its output is the API's id.
+at() {
+	local url
+	url=$(output "$1" ApiUrl) && url=${url#https://}
+	echo "$AWS_ENDPOINT_URL/restapis/${url%%.*}/${url##*/}/_user_request_"
+}
+
+# standin API FLAGS...: the stand-in for Zuplo before that API, for the command after --.
+standin() { build/local -zuplo-port $ZUPLO_PORT -api "$@"; }
+
+# One request at a time: a second process of the authorizer would keep keys of another age.
+suite=(go -C e2e test -count=1 -parallel 1 -timeout 15m)
+
+step "ministack starts"
+PORT=4566 GATEWAY_PORT=4566 MINISTACK_HOST=localhost .tools/ministack/bin/ministack >>"$log" 2>&1 &
+ministack=$!
+for _ in $(seq 150); do
+	! curl -sf "$AWS_ENDPOINT_URL/_ministack/health" >/dev/null || break
+	sleep 0.2
+done
+curl -sf "$AWS_ENDPOINT_URL/_ministack/health" >/dev/null
+
+step "sam deploy with Monitoring, which it cannot take: alarms of metric math"
+if ours Audience=aws-origin; then
+	echo "ministack takes metric math now: deploy with Monitoring from here on" >&2
+	exit 1
+fi
+grep -q 'Properties.Metrics' "$log"
+sam delete --no-prompts --stack-name zuplo-lambda-authorizer --region us-east-1 >>"$log" 2>&1
+
+step "sam deploy without Monitoring"
+ours Audience=aws-origin Monitoring=false
+api=$(at zuplo-lambda-authorizer)
+stages=$(curl -sf "${api%/*/_user_request_}/stages" | grep -o '"stageName": *"[^"]*"')
+[ "$stages" = '"stageName": "prod"' ] || { echo "the API has other stages than prod alone: $stages" >&2 && exit 1; }
+
+step "the suite"
+export TARGET=ministack TARGET_CAN=mint,rotate,outage
+standin "$api" -- "${suite[@]}"
+
+step "sam deploy with another Audience, and the cases that are about it"
+ours Audience=another-origin Monitoring=false
+TARGET='ministack, updated' standin "$api" -audience another-origin -- "${suite[@]}" -run '/EdDSA/(the_issuer|wrong_aud)'
+
+step "a stage with the test keys pinned, in the place of one on AWS: make test-aws"
+targets/aws.sh parameters >"$work/parameters.yaml"
+deploy "file://$work/parameters.yaml" Architecture="$ARCH" Monitoring=false
+env -u JWKS_TTL -u JWKS_MAX_STALE -u LEEWAY -u MAX_TOKEN_AGE TARGET='ministack, pinned keys' API="$api" \
+	targets/aws.sh test -run 'TestAllow|TestGateway|TestZuplo|TestReject/(header|(EdDSA|RS256|PS256|ES256)/)'
+
+step "sam deploy of the example: another stack's API with this authorizer"
+sam deploy --template examples/shared/api.yaml --stack-name orders --resolve-s3 --capabilities CAPABILITY_IAM --region us-east-1 \
+	--parameter-overrides AuthorizerArn="$(output zuplo-lambda-authorizer AuthorizerArn)" >>"$log" 2>&1
+shared=$(at orders)
+standin "$shared" -keys "$KEYS" -- "$0" shared
+
+step "sam delete"
+for stack in orders zuplo-lambda-authorizer; do
+	sam delete --no-prompts --stack-name $stack --region us-east-1 >>"$log" 2>&1
+	! output $stack ApiUrl >/dev/null 2>&1 || { echo "the stack $stack is still there" >&2 && exit 1; }
+done
+[ "$(curl -s -o "$work/answer" -w '%{http_code}' "$api/protected")" = 404 ] || { echo "the deleted API still answers: $(cat "$work/answer")" >&2 && exit 1; }
+step "done"
