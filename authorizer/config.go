@@ -126,7 +126,8 @@ func (r *reader) duration(name, byDefault string, low, high time.Duration) time.
 	return d
 }
 
-// list returns the comma-separated items of a variable. check may be nil.
+// list returns the comma-separated items of a variable. check may be nil. What is wrong is told by the item's number,
+// from 1, and not by its text, for a secret may have ended up there.
 func (r *reader) list(name, byDefault string, check func(string) error) (items []string) {
 	v := r.text(name, byDefault)
 	if v == "" {
@@ -134,14 +135,15 @@ func (r *reader) list(name, byDefault string, check func(string) error) (items [
 	}
 	for item := range strings.SplitSeq(v, ",") {
 		item = strings.TrimSpace(item)
+		number := len(items) + 1
 		switch {
 		case item == "":
-			r.wrong(name, errors.New("an empty item in the list"))
+			r.wrong(name, fmt.Errorf("item %d is empty", number))
 		case slices.Contains(items, item):
-			r.wrong(name, errors.New("an item stands twice in the list"))
+			r.wrong(name, fmt.Errorf("item %d stands twice in the list", number))
 		case check != nil:
 			if err := check(item); err != nil {
-				r.wrong(name, fmt.Errorf("%q: %w", item, err))
+				r.wrong(name, fmt.Errorf("item %d: %w", number, err))
 			}
 		}
 		items = append(items, item)

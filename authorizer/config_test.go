@@ -111,24 +111,27 @@ func TestMistakes(t *testing.T) {
 		{"ISSUER", "https://i.example?", "query"},
 		{"ISSUER", "https://i.example#a", "fragment"},
 		{"ISSUER", "i.example", "host"},
+		{"ISSUER", "https://i.example,https://c2VjcmV0@i.example", "item 2: it holds userinfo"},
 		{"ISSUER", `https://i.example/"`, "quote"},
 		{"ISSUER", "https://i.example/ a", "space"},
 		{"ISSUER", `https://i.example/\`, "backslash"},
-		{"ISSUER", "https://i.example,", "empty item"},
-		{"ISSUER", ",", "empty item"},
-		{"ISSUER", "https://i.example,https://i.example", "twice"},
+		{"ISSUER", "https://i.example,", "item 2 is empty"},
+		{"ISSUER", ",", "item 1 is empty"},
+		{"ISSUER", "https://i.example,https://i.example", "item 2 stands twice"},
 		{"JWKS_URI", "http://i.example", "not https"},
 		{"JWKS_URI", "https://u@i.example", "userinfo"},
 		{"JWKS", "{", "not a JSON object"},
 		{"JWKS", `{"keys":[]}`, "no keys"},
 		{"JWKS", secretSet, "private or symmetric"},
 		{"JWKS", `{"keys":[{"kty":"oct","kid":"s","k":"c2VjcmV0"}]}`, "private or symmetric"},
-		{"AUDIENCE", "a,,b", "empty item"},
-		{"AUDIENCE", "a,a", "twice"},
+		{"AUDIENCE", "a,,b", "item 2 is empty"},
+		{"AUDIENCE", "a,b,a", "item 3 stands twice"},
+		{"AUDIENCE", "c2VjcmV0,c2VjcmV0", "twice"},
 		{"ALGORITHMS", "none", "not one of"},
 		{"ALGORITHMS", "HS256", "not one of"},
 		{"ALGORITHMS", "eddsa", "not one of"},
-		{"ALGORITHMS", "EdDSA,", "empty item"},
+		{"ALGORITHMS", "EdDSA,c2VjcmV0", "item 2: not one of"},
+		{"ALGORITHMS", "EdDSA,", "item 2 is empty"},
 		{"LEEWAY", "-1s", "not within"},
 		{"LEEWAY", "5m1s", "not within"},
 		{"LEEWAY", "30", "not a duration"},
@@ -147,7 +150,7 @@ func TestMistakes(t *testing.T) {
 		if err == nil || !strings.HasPrefix(err.Error(), c.name+": ") || !strings.Contains(err.Error(), c.why) {
 			t.Errorf("%s=%q: %v, want %s", c.name, c.value, err, c.why)
 		} else if strings.Contains(err.Error(), "nWGxne") || strings.Contains(err.Error(), "c2VjcmV0") {
-			t.Errorf("%s: a key's value is in %v", c.name, err)
+			t.Errorf("%s: a secret is in %v", c.name, err)
 		}
 	}
 }
