@@ -111,8 +111,7 @@ func parseKey(raw json.RawMessage) (k key) {
 		k.why = "not a JSON object"
 		return k
 	}
-	k.kty, _ = member(members, "kty")
-	k.id, _ = member(members, "kid")
+	k.kty, k.id = member(members, "kty"), member(members, "kid")
 	k.why = k.judge(raw, members)
 	return k
 }
@@ -126,7 +125,7 @@ func (k *key) judge(raw []byte, members map[string]json.RawMessage) (why string)
 			return "holds a private or symmetric key"
 		}
 	}
-	if use, ok := member(members, "use"); !ok || use != "" && use != "sig" {
+	if _, present := members["use"]; present && member(members, "use") != "sig" {
 		return "its use is not sig"
 	}
 	if ops, ok := members["key_ops"]; ok {
@@ -139,12 +138,12 @@ func (k *key) judge(raw []byte, members map[string]json.RawMessage) (why string)
 	if why != "" {
 		return why
 	}
-	own, ok := member(members, "alg")
-	if own == "Ed25519" {
-		own = "EdDSA" // RFC 9864 §2.2
-	}
 	if _, present := members["alg"]; present {
-		if !ok || !slices.Contains(fit, own) {
+		own := member(members, "alg")
+		if own == "Ed25519" {
+			own = "EdDSA" // RFC 9864 §2.2
+		}
+		if !slices.Contains(fit, own) {
 			return "its alg does not fit its type and curve"
 		}
 		fit = []string{own}
@@ -173,7 +172,7 @@ func (k *key) judge(raw []byte, members map[string]json.RawMessage) (why string)
 // algorithms returns those that a key of this type and curve can verify (RFC 7518 §3.1, RFC 8037 §3.1), once its
 // parameters, read from its own bytes, have the size that they must have.
 func algorithms(kty string, members map[string]json.RawMessage) (fit []string, why string) {
-	crv, _ := member(members, "crv")
+	crv := member(members, "crv")
 	switch kty {
 	case "RSA":
 		n, e := decoded(members, "n"), decoded(members, "e")
@@ -208,22 +207,15 @@ func algorithms(kty string, members map[string]json.RawMessage) (fit []string, w
 	return nil, "its kty is not RSA, EC or OKP"
 }
 
-// member returns a string member, "" if it is absent; ok is false for any other type, null included.
-func member(members map[string]json.RawMessage, name string) (s string, ok bool) {
-	raw, present := members[name]
-	if !present {
-		return "", true
-	}
-	if jsontext.Value(raw).Kind() != '"' || json.Unmarshal(raw, &s) != nil {
-		return "", false
-	}
-	return s, true
+// member returns a string member, "" if it is absent or of any other type, null included.
+func member(members map[string]json.RawMessage, name string) (s string) {
+	_ = json.Unmarshal(members[name], &s) // which leaves s alone when it fails
+	return s
 }
 
 // decoded returns a member's bytes, none if it is not unpadded base64url (RFC 7518 §2).
 func decoded(members map[string]json.RawMessage, name string) []byte {
-	s, _ := member(members, name)
-	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	b, err := base64.RawURLEncoding.Strict().DecodeString(member(members, name))
 	if err != nil {
 		return nil
 	}

@@ -136,6 +136,7 @@ func TestKeys(t *testing.T) {
 		{name: "qi", jwk: with(public("RSA"), m{"qi": "Aw"}), why: "private or symmetric"},
 		{name: "oth", jwk: with(public("RSA"), m{"oth": []m{}}), why: "private or symmetric"},
 		{name: "use enc", jwk: with(public("RSA"), m{"use": "enc"}), why: "use is not sig"},
+		{name: "use is empty", jwk: with(public("RSA"), m{"use": ""}), why: "use is not sig"},
 		{name: "use of another type", jwk: with(public("RSA"), m{"use": []string{"sig"}}), why: "use is not sig"},
 		{name: "use is null", jwk: json.RawMessage(strings.TrimSuffix(string(mustJSON(public("RSA"))), "}") + `,"use":null}`), why: "use is not sig"},
 		{name: "key_ops without verify", jwk: with(public("RSA"), m{"key_ops": []string{"encrypt"}}), why: "key_ops"},
