@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 )
 
 const maxBody = 1 << 20 // bytes of a JWKS reply
@@ -51,8 +52,15 @@ func loopback(host string) bool {
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
-// fetch asks for the key set at uri. When the reply is the text that old came from, it returns old's set.
-func fetch(ctx context.Context, client *http.Client, uri string, old *snapshot, log *slog.Logger) (*Set, error) {
+// fetch asks for the key set at uri. When the reply is the text that old came from, it returns old's set. A panic on the
+// way is an error, too: in a goroutine of its own it would end the process.
+func fetch(ctx context.Context, client *http.Client, uri string, old *snapshot, log *slog.Logger) (set *Set, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			set, err = nil, fmt.Errorf("fetching: panic of type %T", p)
+			log.Error("panic while fetching keys", "uri", uri, "stack", string(debug.Stack()))
+		}
+	}()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, uri, nil)
 	if err != nil {
 		return nil, fmt.Errorf("fetching: %w", err)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -121,6 +122,34 @@ func TestSkippedKeysAreNamed(t *testing.T) {
 	if got := log.String(); strings.Count(got, want) != 1 || strings.Contains(got, "c2VjcmV0") {
 		t.Errorf("log lacks %s once:\n%s", want, got)
 	}
+}
+
+// buggy is an HTTP transport that panics: what a bug of ours or of a library would do.
+type buggy struct{}
+
+func (buggy) RoundTrip(*http.Request) (*http.Response, error) { panic("c2VjcmV0") }
+
+func TestPanicIsAFailedFetch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld("a")
+		w.Client = &http.Client{Transport: buggy{}}
+		if err := w.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), "panic of type string") {
+			t.Errorf("%v", err)
+		}
+		if log := w.log.String(); !strings.Contains(log, `level=ERROR msg="panic while fetching keys" uri=`+uri+" stack=") ||
+			!strings.Contains(log, "RoundTrip") || strings.Contains(log, "c2VjcmV0") {
+			t.Errorf("log: %s", log)
+		}
+		w.Client = &http.Client{Transport: w.issuer}
+		if got := w.ask(t.Context(), "a"); got != "fault" || w.issuer.requests() != 0 {
+			t.Errorf("%s after %d requests: a back-off follows", got, w.issuer.requests())
+		}
+		time.Sleep(time.Second)
+		if got := w.ask(t.Context(), "a"); got != "key" {
+			t.Errorf("%s after the back-off", got)
+		}
+	})
 }
 
 func TestCheckURL(t *testing.T) {
