@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -95,12 +96,12 @@ func (c *Cache) Verifiers(ctx context.Context, kid, alg string) (fit []Verifier,
 		if errors.Is(err, errNotAsking) && age(s.sent, now) < recentFetch && s.set.entries > 0 {
 			return nil, false, nil
 		}
-		return nil, false, fmt.Errorf("keys of %s: %w", c.URI, err)
+		return nil, false, fmt.Errorf("keys of %s: %w", c.name(), err)
 	}
 
 	set := c.current.Load().set
 	if set.entries == 0 {
-		return nil, false, fmt.Errorf("keys of %s: %w", c.URI, errEmptySet)
+		return nil, false, fmt.Errorf("keys of %s: %w", c.name(), errEmptySet)
 	}
 	fit, known = set.verifiers(kid, alg)
 	return fit, known, nil
@@ -114,7 +115,7 @@ func (c *Cache) Refresh(ctx context.Context) error {
 		err = f.wait(ctx, fetchTime)
 	}
 	if err != nil {
-		return fmt.Errorf("keys of %s: %w", c.URI, err)
+		return fmt.Errorf("keys of %s: %w", c.name(), err)
 	}
 	return nil
 }
@@ -157,7 +158,8 @@ func (c *Cache) join(now time.Time, fresh bool) (*flight, error) {
 func (c *Cache) run(ctx context.Context, f *flight, tookTurn bool) {
 	defer f.cancel()
 	awake := c.watch(ctx)
-	set, err := fetch(ctx, c.Client, c.URI, c.current.Load(), c.Log)
+	log := c.Log.With("uri", c.name())
+	set, err := fetch(ctx, c.Client, c.URI, c.current.Load(), log)
 	slept := awake()
 
 	c.mu.Lock()
@@ -248,6 +250,12 @@ func (f *flight) wait(ctx context.Context, limit time.Duration) error {
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for the fetch: %w", ctx.Err())
 	}
+}
+
+// name is the URI for errors and logs: without its query, which may hold a secret.
+func (c *Cache) name() string {
+	name, _, _ := strings.Cut(c.URI, "?")
+	return name
 }
 
 // now strips the monotonic reading, which a suspended machine does not advance.

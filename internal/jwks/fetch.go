@@ -52,23 +52,23 @@ func loopback(host string) bool {
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
-// fetch asks for the key set at uri. When the reply is the text that old came from, it returns old's set. A panic on the
-// way is an error, too: in a goroutine of its own it would end the process.
+// fetch asks for the key set at uri, which its errors do not name. When the reply is the text that old came from, it
+// returns old's set. A panic on the way is an error, too: in a goroutine of its own it would end the process.
 func fetch(ctx context.Context, client *http.Client, uri string, old *snapshot, log *slog.Logger) (set *Set, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			set, err = nil, fmt.Errorf("fetching: panic of type %T", p)
-			log.Error("panic while fetching keys", "uri", uri, "stack", string(debug.Stack()))
+			log.Error("panic while fetching keys", "stack", string(debug.Stack()))
 		}
 	}()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, uri, nil)
 	if err != nil {
-		return nil, fmt.Errorf("fetching: %w", err)
+		return nil, fmt.Errorf("fetching: %w", withoutURL(err))
 	}
 	req.Header.Set("Accept", "application/jwk-set+json, application/json")
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("fetching: %w", err)
+		return nil, fmt.Errorf("fetching: %w", withoutURL(err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -86,10 +86,19 @@ func fetch(ctx context.Context, client *http.Client, uri string, old *snapshot, 
 	}
 	set, skipped, err := Parse(body)
 	for _, s := range skipped {
-		log.Warn("key skipped", "uri", uri, "kty", s.KeyType, "kid", s.KeyID, "why", s.Why)
+		log.Warn("key skipped", "kty", s.KeyType, "kid", s.KeyID, "why", s.Why)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the reply: %w", err)
 	}
 	return set, nil
+}
+
+// withoutURL takes away what net/http puts before an error: the whole URL, which may hold a secret in its query.
+func withoutURL(err error) error {
+	var e *url.Error
+	if errors.As(err, &e) {
+		return e.Err
+	}
+	return err
 }

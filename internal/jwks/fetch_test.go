@@ -152,6 +152,35 @@ func TestPanicIsAFailedFetch(t *testing.T) {
 	})
 }
 
+// A query may hold a secret: errors and the log name the URI without it.
+func TestQueryIsNotTold(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"a", "503", "hang", "empty", "reset", "not a URL"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(mode)
+				w.URI = uri + "?key=c2VjcmV0"
+				switch mode {
+				case "reset":
+					w.issuer.delay = time.Second
+					close(w.issuer.cut)
+				case "not a URL":
+					w.URI += "\x7f"
+				}
+				text := fmt.Sprint(w.Refresh(t.Context()))
+				_, _, err := w.Verifiers(t.Context(), "b", "EdDSA")
+				text += fmt.Sprint(err)
+				time.Sleep(fetchTime)
+				text += w.log.String()
+				if !strings.Contains(text, uri) || strings.Contains(text, "c2VjcmV0") {
+					t.Error(text)
+				}
+			})
+		})
+	}
+}
+
 func TestCheckURL(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
