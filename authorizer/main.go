@@ -19,9 +19,6 @@ import (
 	"zuplo-lambda-authorizer/internal/jwt"
 )
 
-// initTime bounds the fetches at the start, for which Lambda allows 10 s in all.
-const initTime = 3 * time.Second
-
 func main() {
 	c, err := readConfig(os.Getenv)
 	if err != nil {
@@ -31,9 +28,7 @@ func main() {
 		os.Exit(1)
 	}
 	a := newAuthorizer(c, os.Stdout, time.Now)
-	ctx, cancel := context.WithTimeout(context.Background(), initTime)
-	a.warm(ctx)
-	cancel()
+	a.warm(context.Background())
 	log.SetOutput(dropRejections{os.Stderr})
 	lambda.Start(a)
 }
@@ -88,7 +83,8 @@ func newAuthorizer(c config, out io.Writer, now func() time.Time) *authorizer {
 	}
 }
 
-// warm asks all issuers for their keys at once. An issuer that does not answer is asked again when a token needs it.
+// warm asks all issuers for their keys at once, which takes as long as one fetch may: 3 s of the 10 s that Lambda allows
+// for the start. An issuer that does not answer is asked again when a token needs it.
 func (a *authorizer) warm(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, source := range a.keys {

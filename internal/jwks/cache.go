@@ -13,9 +13,10 @@ import (
 )
 
 const (
-	fetchTime     = 3 * time.Second        // a fetch takes no longer, by whatever clock
-	dueWait       = time.Second            // how long a request waits for fresh keys while old ones may serve
-	deadlineSpare = 200 * time.Millisecond // what a waiter leaves of its deadline for the answer
+	fetchTime     = 3 * time.Second                  // a fetch takes no longer, by whatever clock
+	outcomeWait   = fetchTime + 200*time.Millisecond // lets a fetch that hung count as failed before Lambda freezes the process
+	dueWait       = time.Second                      // how long a request waits for fresh keys while old ones may serve
+	deadlineSpare = 200 * time.Millisecond           // what a waiter leaves of its deadline for the answer
 	maxBackoff    = 30 * time.Second
 	clockSkew     = 30 * time.Second // how far the wall clock may step back before ages count as due
 
@@ -83,7 +84,7 @@ func (c *Cache) Verifiers(ctx context.Context, kid, alg string) (fit []Verifier,
 
 	f, err := c.join(now, fresh)
 	if err == nil {
-		wait := fetchTime
+		wait := outcomeWait
 		if known {
 			wait = dueWait
 		}
@@ -112,7 +113,7 @@ func (c *Cache) Verifiers(ctx context.Context, kid, alg string) (fit []Verifier,
 func (c *Cache) Refresh(ctx context.Context) error {
 	f, err := c.join(c.now(), false)
 	if err == nil {
-		err = f.wait(ctx, fetchTime)
+		err = f.wait(ctx, outcomeWait)
 	}
 	if err != nil {
 		return fmt.Errorf("keys of %s: %w", c.name(), err)

@@ -23,6 +23,7 @@ type issuer struct {
 	mode  string
 	delay time.Duration
 	deaf  bool          // it answers even when nobody waits any more
+	slow  time.Duration // how long it takes to notice that nobody waits any more
 	cut   chan struct{} // closed: hanging requests end with a reset
 	asked int
 }
@@ -42,7 +43,7 @@ func (i *issuer) requests() int {
 func (i *issuer) RoundTrip(r *http.Request) (*http.Response, error) {
 	i.mu.Lock()
 	i.asked++
-	mode, delay, deaf, cut := i.mode, i.delay, i.deaf, i.cut
+	mode, delay, deaf, slow, cut := i.mode, i.delay, i.deaf, i.slow, i.cut
 	i.mu.Unlock()
 	done := r.Context().Done()
 	if deaf {
@@ -57,6 +58,7 @@ func (i *issuer) RoundTrip(r *http.Request) (*http.Response, error) {
 	case <-cut:
 		return nil, errors.New("connection reset")
 	case <-done:
+		time.Sleep(slow)
 		return nil, r.Context().Err()
 	}
 	status, body := 200, ""
@@ -422,6 +424,54 @@ func TestReplyAfterThreeSeconds(t *testing.T) {
 			t.Error("its keys are used")
 		}
 	})
+}
+
+// Lambda freezes the process as soon as it has answered. The failure of a fetch that hung must stand by then, or the
+// next invocation waits as long again.
+func TestWaitOutlastsAFetchThatHangs(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		slow, deadline, took time.Duration
+		counted              bool
+	}{
+		"the failure is waited for":       {slow: 150 * time.Millisecond, took: 3150 * time.Millisecond, counted: true},
+		"not for ever":                    {slow: time.Second, took: 3200 * time.Millisecond},
+		"not beyond the invocation's end": {slow: 150 * time.Millisecond, deadline: 3300 * time.Millisecond, took: 3100 * time.Millisecond},
+	} {
+		for call, by := range map[string]func(*world, context.Context) string{
+			"a token": func(w *world, ctx context.Context) string { return w.ask(ctx, "a") },
+			"the start": func(w *world, ctx context.Context) string {
+				if w.Refresh(ctx) == nil {
+					return "key"
+				}
+				return "fault"
+			},
+		} {
+			t.Run(name+", "+call, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld("hang")
+					w.issuer.slow = c.slow
+					ctx := t.Context()
+					if c.deadline > 0 {
+						var cancel context.CancelFunc
+						ctx, cancel = context.WithTimeout(ctx, c.deadline)
+						defer cancel()
+					}
+					start := time.Now()
+					got := by(w, ctx)
+					took := time.Since(start)
+					w.mu.Lock()
+					counted := w.failures == 1
+					w.mu.Unlock()
+					if got != "fault" || took != c.took || counted != c.counted {
+						t.Errorf("%s after %v, counted: %v; want fault after %v, %v", got, took, counted, c.took, c.counted)
+					}
+					time.Sleep(time.Second) // the fetch ends
+				})
+			})
+		}
+	}
 }
 
 func TestRefresh(t *testing.T) {
