@@ -33,7 +33,7 @@ type Cache struct {
 	URI      string           // of the JWKS; required
 	Client   *http.Client     // required
 	TTL      time.Duration    // how long keys are fresh
-	MaxStale time.Duration    // how old they may grow while the issuer cannot be reached
+	MaxStale time.Duration    // how old they may grow while the issuer cannot be reached; at least TTL
 	Now      func() time.Time // required
 	Log      *slog.Logger     // required
 	Fetches  *slog.Logger     // gets a line for each fetch and its outcome; nil: nobody wants them
@@ -73,13 +73,11 @@ func (c *Cache) Verifiers(ctx context.Context, kid, alg string) (fit []Verifier,
 	now := c.now()
 	s := c.current.Load()
 	fresh := s != nil && age(s.sent, now) < c.TTL
-	if fresh {
-		if fit, known = s.set.verifiers(kid, alg); known {
-			return fit, true, nil
-		}
-	}
 	if s != nil && now.Sub(s.sent) <= c.MaxStale {
 		fit, known = s.set.verifiers(kid, alg)
+	}
+	if fresh && known {
+		return fit, true, nil
 	}
 
 	f, err := c.join(now, fresh)
@@ -283,12 +281,9 @@ type turns struct {
 }
 
 func (t *turns) take(now time.Time) bool {
-	if t.used > 0 {
-		if n := int(min(age(t.last, now)/askEvery, askBurst)); n > 0 {
-			t.used = max(0, t.used-n)
-			t.last = t.last.Add(time.Duration(n) * askEvery)
-		}
-	}
+	back := max(0, age(t.last, now)/askEvery) // 0 if the clock stepped back a little
+	t.used = max(0, t.used-int(back))
+	t.last = t.last.Add(back * askEvery)
 	if t.used == 0 {
 		t.last = now
 	}

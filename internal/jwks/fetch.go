@@ -98,7 +98,7 @@ func fetch(ctx context.Context, client *http.Client, uri string, old *snapshot, 
 func withoutURL(err error) error {
 	var e *url.Error
 	if errors.As(err, &e) {
-		return e.Err
+		err = e.Err
 	}
 	return err
 }
