@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"strings"
 	"sync"
@@ -156,10 +157,10 @@ func (c *Cache) join(now time.Time, fresh bool) (*flight, error) {
 // run fetches, installs what came and settles the flight.
 func (c *Cache) run(ctx context.Context, f *flight, tookTurn bool) {
 	defer f.cancel()
-	awake := c.watch(ctx)
+	frozen := c.watch(ctx)
 	log := c.Log.With("uri", c.name())
 	set, err := fetch(ctx, c.Client, c.URI, c.current.Load(), log)
-	slept := awake()
+	slept := frozen()
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -169,7 +170,7 @@ func (c *Cache) run(ctx context.Context, f *flight, tookTurn bool) {
 		err = fmt.Errorf("the reply took %v, at most %v count", took.Round(time.Millisecond), fetchTime)
 	}
 	if err != nil && tookTurn {
-		c.turns.giveBack()
+		c.turns.used--
 	}
 	if c.flight != f {
 		f.err = errors.Join(err, errors.New("replaced by a younger fetch"))
@@ -206,8 +207,8 @@ func (c *Cache) report(f *flight, outcome string, took time.Duration, more ...sl
 	c.Fetches.LogAttrs(context.Background(), level, "fetch", more...)
 }
 
-// watch notices that the process was frozen: its ticks then come late. The function that it returns ends the watch
-// and says so. A fetch that died of a freeze tells nothing about the issuer.
+// watch notices, until ctx is done, that the process was frozen: its ticks then come late. The function that it returns
+// says so. A fetch that died of a freeze tells nothing about the issuer.
 func (c *Cache) watch(ctx context.Context) (slept func() bool) {
 	const tick, late = 100 * time.Millisecond, 500 * time.Millisecond
 	var mu sync.Mutex
@@ -220,20 +221,18 @@ func (c *Cache) watch(ctx context.Context) (slept func() bool) {
 		last = now
 		return frozen
 	}
-	ctx, stop := context.WithCancel(ctx)
 	go func() {
-		t := time.NewTicker(tick)
-		defer t.Stop()
+		ticks := time.Tick(tick)
 		for {
 			select {
 			case <-ctx.Done():
 				return
-			case <-t.C:
+			case <-ticks:
 				look()
 			}
 		}
 	}()
-	return func() bool { stop(); return look() }
+	return look
 }
 
 // wait returns the flight's outcome, or an error when limit or ctx's deadline, less what the answer needs, comes first.
@@ -266,7 +265,7 @@ func age(t, now time.Time) time.Duration {
 	if d := now.Sub(t); d >= -clockSkew {
 		return d
 	}
-	return 1<<63 - 1
+	return math.MaxInt64
 }
 
 // backoff is 1 s after the first failure, doubling to 30 s.
@@ -293,5 +292,3 @@ func (t *turns) take(now time.Time) bool {
 	t.used++
 	return true
 }
-
-func (t *turns) giveBack() { t.used = max(0, t.used-1) }
