@@ -170,6 +170,7 @@ func TestCache(t *testing.T) {
 		},
 		"due, it hangs, unknown kid: 3 s": {first, {after: 5 * m, issuer: "hang", kid: "b", want: "fault", took: 3 * s, asked: 2}},
 		"no keys, it hangs: 3 s":          {{issuer: "hang", kid: "a", want: "fault", took: 3 * s, asked: 1}, {kid: "a", want: "fault", asked: 1}},
+		"due, it hangs, time enough: 1 s": {first, {after: 5 * m, issuer: "hang", kid: "a", want: "key", took: s, asked: 2, deadline: 6 * s}},
 		"the invocation ends before":      {{issuer: "hang", kid: "a", want: "fault", took: 1800 * time.Millisecond, asked: 1, deadline: 2 * s}},
 		"no time at all":                  {{issuer: "hang", kid: "a", want: "fault", asked: 1, deadline: 150 * time.Millisecond}},
 		"due, no time for a second":       {first, {after: 5 * m, issuer: "hang", kid: "a", want: "key", took: 300 * time.Millisecond, asked: 2, deadline: s / 2}},
@@ -191,6 +192,14 @@ func TestCache(t *testing.T) {
 			{after: 2 * s, kid: "x", want: "fault", asked: 4}, {after: 4 * s, kid: "x", want: "fault", asked: 5},
 			{after: 8 * s, issuer: "a", kid: "x", want: "unknown", asked: 6}, {kid: "x", want: "unknown", asked: 7},
 			{kid: "x", want: "unknown", asked: 8}, {kid: "x", want: "unknown", asked: 8},
+		},
+		"a failed fetch gives back its own turn only": {
+			first, {kid: "x", want: "unknown", asked: 2}, {kid: "x", want: "unknown", asked: 3}, {issuer: "503", kid: "x", want: "fault", asked: 4},
+			{after: s, issuer: "a", kid: "x", want: "unknown", asked: 5}, {kid: "x", want: "unknown", asked: 5},
+		},
+		"a failed fetch leaves all turns": {
+			first, {issuer: "503", kid: "x", want: "fault", asked: 2}, {after: s, issuer: "a", kid: "x", want: "unknown", asked: 3},
+			{kid: "x", want: "unknown", asked: 4}, {kid: "x", want: "unknown", asked: 5}, {kid: "x", want: "unknown", asked: 5},
 		},
 		"everything withdrawn: fault, within the turns": {
 			first, {after: 5 * m, issuer: "empty", kid: "a", want: "fault", asked: 2}, {kid: "a", want: "fault", asked: 3},
@@ -261,6 +270,9 @@ func TestAgeCountsFromSending(t *testing.T) {
 		if age, ok := w.Age(); age != 900*time.Millisecond || !ok {
 			t.Errorf("age %v, %v", age, ok)
 		}
+		if log := w.log.String(); !strings.HasSuffix(log, "keys=1 ms=900\n") {
+			t.Errorf("log %s", log)
+		}
 		w.step.Add(-int64(time.Hour))
 		if age, _ := w.Age(); age != 0 {
 			t.Errorf("age %v after the clock was set back", age)
@@ -277,7 +289,7 @@ func TestAgeCountsFromSending(t *testing.T) {
 // A kid that may not be asked about is rejected only if the keys in memory are young enough to know it.
 func TestNotAskingWithOlderKeys(t *testing.T) {
 	t.Parallel()
-	for age, want := range map[time.Duration]string{recentFetch - 1: "unknown", recentFetch: "fault"} {
+	for age, want := range map[time.Duration]string{10*time.Second - 1: "unknown", 10 * time.Second: "fault"} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld("a")
 			w.ask(t.Context(), "a")
@@ -340,9 +352,11 @@ func TestFreeze(t *testing.T) {
 	}{
 		"connection dead after the thaw: asked again at once": {time.Hour, true, 2, "key"},
 		"connection dead without a freeze: back-off":          {0, true, 1, "fault"},
-		"a short freeze counts too":                           {600 * time.Millisecond, true, 2, "key"},
+		"a short freeze counts too":                           {450*time.Millisecond + 1, true, 2, "key"}, // 500 ms after a tick
+		"a hiccup is none":                                    {450 * time.Millisecond, true, 1, "fault"},
 		"the reply is too late":                               {time.Hour, false, 2, "key"},
-		"the reply is in time":                                {time.Second, false, 1, "key"},
+		"the reply is in time":                                {2600 * time.Millisecond, false, 1, "key"}, // 3 s after sending
+		"the reply is a little late":                          {2600*time.Millisecond + 1, false, 2, "key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -374,7 +388,11 @@ func TestFrozenFetchIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld("withdrawn")
 		w.issuer.delay, w.issuer.deaf = 2*time.Second, true
-		go w.Refresh(t.Context())
+		go func() {
+			if err := w.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), "replaced") {
+				t.Errorf("who waited for it got %v", err)
+			}
+		}()
 		time.Sleep(time.Second)
 		w.step.Add(int64(time.Hour))
 		w.issuer.mu.Lock()
@@ -387,6 +405,59 @@ func TestFrozenFetchIsReplaced(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		if got := w.ask(t.Context(), "withdrawn"); got != "unknown" {
 			t.Errorf("withdrawn key: %s", got)
+		}
+	})
+}
+
+// A fetch that was sent 3 s ago by the wall clock is not joined any more.
+func TestAgeOfAFetchThatIsJoined(t *testing.T) {
+	t.Parallel()
+	for frozen, asked := range map[time.Duration]int{2*time.Second - 1: 1, 2 * time.Second: 2} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld("a")
+			w.issuer.delay = 1500 * time.Millisecond
+			go w.Refresh(t.Context())
+			time.Sleep(time.Second)
+			w.step.Add(int64(frozen))
+			go w.ask(t.Context(), "a")
+			synctest.Wait()
+			if n := w.issuer.requests(); n != asked {
+				t.Errorf("after %v: %d requests, want %d", frozen+time.Second, n, asked)
+			}
+			time.Sleep(fetchTime)
+		})
+	}
+}
+
+// Nothing of a fetch runs on after it.
+func TestFetchLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld("a")
+		var asked atomic.Int32
+		clock := w.Now
+		w.Now = func() time.Time { asked.Add(1); return clock() }
+		w.ask(t.Context(), "a")
+		synctest.Wait()
+		before := asked.Load()
+		time.Sleep(time.Second)
+		if n := asked.Load() - before; n > 0 {
+			t.Errorf("the clock was read %d times", n)
+		}
+	})
+}
+
+// A fetch that nobody's unknown kid caused took no turn, so it gives none back.
+func TestFailureOfADueFetchGivesNoTurnBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld("a")
+		w.ask(t.Context(), "a")
+		time.Sleep(5 * time.Minute)
+		w.turns = turns{used: askBurst, last: w.now()}
+		w.issuer.set("503")
+		if got := w.ask(t.Context(), "a"); got != "key" || w.issuer.requests() != 2 || w.turns.used != askBurst {
+			t.Errorf("%s after %d requests, %d turns used", got, w.issuer.requests(), w.turns.used)
 		}
 	})
 }
@@ -415,9 +486,9 @@ func TestReplyAfterThreeSeconds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld("a")
-		w.issuer.delay, w.issuer.deaf = 3100*time.Millisecond, true
-		if err := w.Refresh(t.Context()); err == nil {
-			t.Error("no error")
+		w.issuer.delay, w.issuer.deaf = 3100*time.Millisecond+1, true
+		if err := w.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), "the reply took 3.1s, at most 3s count") {
+			t.Errorf("%v", err)
 		}
 		time.Sleep(time.Second)
 		if _, ok := w.Age(); ok {
@@ -464,6 +535,9 @@ func TestWaitOutlastsAFetchThatHangs(t *testing.T) {
 					w.mu.Lock()
 					counted := w.failures == 1
 					w.mu.Unlock()
+					if log := w.log.String(); c.counted && !strings.Contains(log, "context deadline exceeded") {
+						t.Errorf("the log does not say why: %s", log)
+					}
 					if got != "fault" || took != c.took || counted != c.counted {
 						t.Errorf("%s after %v, counted: %v; want fault after %v, %v", got, took, counted, c.took, c.counted)
 					}
@@ -494,8 +568,8 @@ func TestRefresh(t *testing.T) {
 		if err := w.Refresh(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if got := w.ask(t.Context(), "a"); got != "key" || w.issuer.requests() != 3 {
-			t.Errorf("%s after %d requests", got, w.issuer.requests())
+		if got := w.ask(t.Context(), "a"); got != "key" || w.issuer.requests() != 3 || w.turns.used != 0 {
+			t.Errorf("%s after %d requests and %d turns", got, w.issuer.requests(), w.turns.used)
 		}
 	})
 }
