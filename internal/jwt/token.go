@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 
@@ -27,8 +28,8 @@ type compact struct {
 // bearer returns the credentials of an Authorization value with the Bearer scheme, which matches in any
 // case (RFC 9110 §11.1) and is followed by exactly one space.
 func bearer(authorization string) (token string, ok bool) {
-	scheme, token, ok := strings.Cut(authorization, " ")
-	return token, ok && strings.EqualFold(scheme, "Bearer")
+	scheme, token, _ := strings.Cut(authorization, " ")
+	return token, strings.EqualFold(scheme, "Bearer")
 }
 
 // parseCompact splits and decodes token. What it accepts has one spelling only: encoding the parts anew
@@ -37,12 +38,9 @@ func parseCompact(token string) (c compact, ok bool) {
 	if len(token) > maxTokenBytes || strings.ContainsAny(token, "\r\n") {
 		return c, false // base64 skips CR and LF, even when strict
 	}
-	header, rest, ok := strings.Cut(token, ".")
-	if !ok {
-		return c, false
-	}
-	payload, signature, ok := strings.Cut(rest, ".")
-	if !ok || header == "" || payload == "" || signature == "" {
+	header, rest, _ := strings.Cut(token, ".")
+	payload, signature, _ := strings.Cut(rest, ".") // a fourth segment leaves a dot in the signature, which is not base64url
+	if header == "" || payload == "" || signature == "" {
 		return c, false
 	}
 	buf := make([]byte, 0, len(token))
@@ -154,14 +152,9 @@ func parseHeader(data []byte) (h header, ok bool) {
 	return h, ok
 }
 
-// A NumericDate is a time in seconds since 1970 (RFC 7519 §2); ok is whether the claim is present.
-type numericDate struct {
-	seconds float64
-	ok      bool
-}
-
 func parseClaims(payload []byte) (c Claims, ok bool) {
 	c.JSON = payload
+	c.expiry, c.notBefore, c.issuedAt = math.Inf(-1), math.Inf(-1), math.Inf(-1)
 	c.Members, ok = parseObject(payload)
 	for _, m := range c.Members {
 		switch m.Name {
@@ -193,12 +186,13 @@ func text(v jsontext.Value, ok bool) (string, bool) {
 	return string(s), ok && err == nil
 }
 
-func date(v jsontext.Value, ok bool) (numericDate, bool) {
+// date reads a NumericDate, in seconds since 1970 (RFC 7519 §2).
+func date(v jsontext.Value, ok bool) (seconds float64, _ bool) {
 	if v.Kind() != '0' {
-		return numericDate{}, false
+		return 0, false
 	}
 	seconds, err := strconv.ParseFloat(string(v), 64)
-	return numericDate{seconds, true}, ok && err == nil
+	return seconds, ok && err == nil
 }
 
 func texts(v jsontext.Value, ok bool) ([]string, bool) {

@@ -80,7 +80,7 @@ type Claims struct {
 
 	issuer                      string
 	audience                    []string
-	expiry, notBefore, issuedAt numericDate
+	expiry, notBefore, issuedAt float64 // in seconds since 1970; absent: endlessly long ago
 }
 
 // Principal returns the claim of that name if it can identify a caller: a string of 1 to 256 characters
@@ -141,8 +141,7 @@ func (v *Verifier) Verify(ctx context.Context, authorization string) (t Token, e
 		return t, reject(Issuer)
 	}
 	t.Issuer = claims.issuer
-	// An absent exp is 0: it passed in 1970.
-	if !before(now, claims.expiry.seconds+v.Leeway.Seconds()) {
+	if !before(now, claims.expiry+v.Leeway.Seconds()) {
 		return t, reject(Expired)
 	}
 
@@ -164,9 +163,9 @@ func (v *Verifier) Verify(ctx context.Context, authorization string) (t Token, e
 		return t, reject(reason)
 	}
 	t.Claims = claims
-	t.Expires = claims.expiry.seconds + v.Leeway.Seconds()
+	t.Expires = claims.expiry + v.Leeway.Seconds()
 	if v.MaxTokenAge > 0 {
-		t.Expires = math.Min(t.Expires, claims.issuedAt.seconds+(v.MaxTokenAge+v.Leeway).Seconds())
+		t.Expires = math.Min(t.Expires, claims.issuedAt+(v.MaxTokenAge+v.Leeway).Seconds())
 	}
 	return t, nil
 }
@@ -175,13 +174,13 @@ func (v *Verifier) Verify(ctx context.Context, authorization string) (t Token, e
 func (v *Verifier) checkClaims(c *Claims, now time.Time) Reason {
 	leeway := v.Leeway.Seconds()
 	switch {
-	case c.notBefore.ok && before(now, c.notBefore.seconds-leeway):
+	case before(now, c.notBefore-leeway):
 		return NotYetValid
-	case c.issuedAt.ok && before(now, c.issuedAt.seconds-leeway):
+	case before(now, c.issuedAt-leeway):
 		return NotYetValid
 	case len(v.Audiences) > 0 && !slices.ContainsFunc(c.audience, func(a string) bool { return slices.Contains(v.Audiences, a) }):
 		return Audience
-	case v.MaxTokenAge > 0 && (!c.issuedAt.ok || !before(now, c.issuedAt.seconds+v.MaxTokenAge.Seconds()+leeway)):
+	case v.MaxTokenAge > 0 && !before(now, c.issuedAt+v.MaxTokenAge.Seconds()+leeway):
 		return TooOld
 	}
 	return ""
@@ -190,11 +189,8 @@ func (v *Verifier) checkClaims(c *Claims, now time.Time) Reason {
 // isJWT reports whether typ is a media type of ours, in any case and with or without the application
 // prefix (RFC 7515 §4.1.9, RFC 9068 §2.1).
 func isJWT(typ string) bool {
-	const prefix = "application/"
-	if len(typ) > len(prefix) && strings.EqualFold(typ[:len(prefix)], prefix) {
-		typ = typ[len(prefix):]
-	}
-	return strings.EqualFold(typ, "JWT") || strings.EqualFold(typ, "at+jwt")
+	return slices.ContainsFunc([]string{"JWT", "application/jwt", "at+jwt", "application/at+jwt"},
+		func(t string) bool { return strings.EqualFold(typ, t) })
 }
 
 func before(now time.Time, seconds float64) bool {
