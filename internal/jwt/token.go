@@ -6,6 +6,7 @@ package jwt
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"io"
 	"math"
 	"strconv"
@@ -53,7 +54,7 @@ func parseCompact(token string) (c compact, ok bool) {
 		if buf, err = base64.RawURLEncoding.Strict().AppendDecode(buf, []byte(part.text)); err != nil {
 			return c, false
 		}
-		*part.to = buf[start:len(buf):len(buf)]
+		*part.to = buf[start:]
 	}
 	c.signed = token[:len(header)+1+len(payload)]
 	return c, true
@@ -73,17 +74,18 @@ func parseObject(data []byte) (members []Member, ok bool) {
 		return nil, false
 	}
 	d := jsontext.NewDecoder(bytes.NewBuffer(data))
-	if d.PeekKind() != '{' {
-		return nil, false
-	}
-	if _, err := d.ReadToken(); err != nil {
+	if begin, _ := d.ReadToken(); begin.Kind() != '{' {
 		return nil, false
 	}
 	members = make([]Member, 0, 8)
-	for d.PeekKind() == '"' {
+	for {
 		name, err := d.ReadToken()
 		if err != nil {
 			return nil, false
+		}
+		if name.Kind() == '}' {
+			_, err := d.ReadToken()
+			return members, err == io.EOF
 		}
 		m := Member{Name: name.String()}
 		value, err := d.ReadValue()
@@ -92,14 +94,9 @@ func parseObject(data []byte) (members []Member, ok bool) {
 		}
 		// The decoder's buffer is data itself, but its contract does not say so.
 		end := d.InputOffset()
-		m.Value = data[end-int64(len(value)) : end : end]
+		m.Value = data[end-int64(len(value)) : end]
 		members = append(members, m)
 	}
-	if _, err := d.ReadToken(); err != nil {
-		return nil, false
-	}
-	_, err := d.ReadToken()
-	return members, err == io.EOF
 }
 
 // tooDeep reports whether JSON text nests deeper than maxDepth. On text that is not JSON it may say
@@ -176,44 +173,26 @@ func parseClaims(payload []byte) (c Claims, ok bool) {
 // text, date and texts read one value and carry on whether everything before was right.
 
 func text(v jsontext.Value, ok bool) (string, bool) {
-	if v.Kind() != '"' {
-		return "", false
-	}
-	if bytes.IndexByte(v, '\\') < 0 {
-		return string(v[1 : len(v)-1]), ok
-	}
-	s, err := jsontext.AppendUnquote(nil, v)
+	s, err := jsontext.AppendUnquote(nil, v) // an error for whatever is not a string
 	return string(s), ok && err == nil
 }
 
 // date reads a NumericDate, in seconds since 1970 (RFC 7519 §2).
 func date(v jsontext.Value, ok bool) (seconds float64, _ bool) {
-	if v.Kind() != '0' {
-		return 0, false
-	}
-	seconds, err := strconv.ParseFloat(string(v), 64)
+	seconds, err := strconv.ParseFloat(string(v), 64) // of all JSON values it takes numbers alone
 	return seconds, ok && err == nil
 }
 
-func texts(v jsontext.Value, ok bool) ([]string, bool) {
+func texts(v jsontext.Value, ok bool) (list []string, _ bool) {
 	if v.Kind() != '[' {
 		s, ok := text(v, ok)
 		return []string{s}, ok
 	}
-	list := []string{}
-	d := jsontext.NewDecoder(bytes.NewReader(v))
-	if _, err := d.ReadToken(); err != nil {
-		return nil, false
-	}
-	for d.PeekKind() != ']' {
-		item, err := d.ReadValue()
-		if err != nil {
-			return nil, false
-		}
-		s, good := text(item, true)
-		if !good {
-			return nil, false
-		}
+	var items []jsontext.Value
+	_ = json.Unmarshal(v, &items) // it is an array: parseObject read it
+	for _, item := range items {
+		var s string
+		s, ok = text(item, ok)
 		list = append(list, s)
 	}
 	return list, ok
