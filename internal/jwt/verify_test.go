@@ -87,8 +87,10 @@ func TestVerify(t *testing.T) {
 		{name: "fractions", payload: claims("1800000060", "1800000060.25"), fetched: true},
 		{name: "exponents", payload: claims("1800000060", "1.80000006e9"), fetched: true},
 		{name: "64 deep", payload: deep(63), fetched: true},
-		{name: "brackets in strings are no depth", payload: claims("caller", strings.Repeat(`[\"`, 100)), fetched: true},
+		{name: "brackets in strings are no depth", payload: claims("caller", strings.Repeat(`[\"`, 200)), fetched: true},
+		{name: "one after the other is no depth", payload: claims(`"sub"`, `"wide":[`+strings.Repeat(`[],{},`, 100)+`0],"sub"`), fetched: true},
 
+		{name: "closing brackets in strings take no depth back", payload: `{"closed":"` + strings.Repeat("]}", 50) + `",` + deep(64)[1:], want: Malformed},
 		{name: "65 deep", payload: deep(64), want: Malformed},
 		{name: "header is an array", header: `[]`, want: Malformed},
 		{name: "header is no JSON", header: `{`, want: Malformed},
@@ -118,6 +120,11 @@ func TestVerify(t *testing.T) {
 		{name: "iat bool", payload: claims("1799999990", "true"), want: Malformed},
 		{name: "aud number", payload: claims(`"us"`, "7"), want: Malformed},
 		{name: "aud of a number", payload: claims(`"us"`, `["us",7]`), want: Malformed},
+		{name: "aud of null", payload: claims(`"us"`, `["us",null]`), want: Malformed},
+		{name: "aud null", payload: claims(`"us"`, `null`), want: Malformed},
+		{name: "aud of an array", payload: claims(`"us"`, `[["us"]]`), want: Malformed},
+		{name: "wrong type before an array", payload: claims(`"https://issuer.example","aud":"us"`, `null,"aud":["us"]`), want: Malformed},
+		{name: "wrong type before a number", payload: claims(`1800000060`, `"","nbf":1`), want: Malformed},
 		{name: "wrong type beats wrong algorithm", header: `{"alg":"none","kid":"k1"}`, payload: claims("1800000060", "null"), want: Malformed},
 
 		{name: "alg absent", header: `{"kid":"k1"}`, want: Algorithm},
