@@ -36,7 +36,7 @@ func CheckURL(text string) error {
 	switch {
 	case err != nil:
 		return errors.New("not a URL")
-	case u.Host == "" || u.Hostname() == "":
+	case u.Hostname() == "":
 		return errors.New("not an absolute URL with a host")
 	case u.Scheme != "https" && !(u.Scheme == "http" && loopback(u.Hostname())):
 		return errors.New("its scheme is not https")
