@@ -40,6 +40,7 @@ func TestFetch(t *testing.T) {
 		{"none usable", 200, `{"keys":[{"kty":"oct","kid":"s"}]}`, "none of its 1 keys"},
 		{"cut off", 200, "", "reading the reply"},
 		{"reset", 0, "", "fetching"},
+		{"a header beyond 64 KiB", 200, good, "fetching"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -49,6 +50,8 @@ func TestFetch(t *testing.T) {
 				switch {
 				case c.name == "reset":
 					panic(http.ErrAbortHandler)
+				case strings.HasPrefix(c.name, "a header"):
+					w.Header().Set("X-Filler", strings.Repeat("x", 66<<10))
 				case c.name == "cut off":
 					w.Header().Set("Content-Length", "100")
 				case c.status/100 == 3:
@@ -92,6 +95,15 @@ func TestFetch(t *testing.T) {
 				t.Errorf("%d connections for two fetches: one would not survive a freeze", n)
 			}
 		})
+	}
+}
+
+// Other clients of the process keep what they have.
+func TestNewClientIsApart(t *testing.T) {
+	t.Parallel()
+	NewClient()
+	if d := http.DefaultTransport.(*http.Transport); d.DisableKeepAlives || d.Protocols != nil {
+		t.Errorf("the default transport was changed: %+v", d)
 	}
 }
 
