@@ -98,6 +98,29 @@ func TestFetch(t *testing.T) {
 	}
 }
 
+// A reply is an HTTP transport that gives itself, as the body of a status, and notes that it was closed.
+type reply struct {
+	status int
+	io.Reader
+	closed bool
+}
+
+func (r *reply) RoundTrip(*http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: r.status, Body: r}, nil
+}
+
+func (r *reply) Close() error { r.closed = true; return nil }
+
+func TestReplyIsClosed(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{200, 503} {
+		r := &reply{status: status, Reader: strings.NewReader("{")}
+		if _, err := fetch(t.Context(), &http.Client{Transport: r}, uri, nil, slog.New(slog.DiscardHandler)); err == nil || !r.closed {
+			t.Errorf("%d: %v, closed: %v", status, err, r.closed)
+		}
+	}
+}
+
 // Other clients of the process keep what they have.
 func TestNewClientIsApart(t *testing.T) {
 	t.Parallel()
