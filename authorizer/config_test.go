@@ -83,6 +83,7 @@ func TestVariables(t *testing.T) {
 		{"POLICY_EXPIRY=off", func(c config) any { return c.policyExpiry }, false},
 		{"POLICY_EXPIRY=on", func(c config) any { return c.policyExpiry }, true},
 		{"LOG_LEVEL=DEBUG", func(c config) any { return c.logLevel }, slog.LevelDebug},
+		{"LOG_LEVEL=WARN", func(c config) any { return c.logLevel }, slog.LevelWarn},
 		{"LOG_LEVEL=ERROR", func(c config) any { return c.logLevel }, slog.LevelError},
 		{"JWKS=" + goodSet, func(c config) any { return c.issuers[0].pinned != nil }, true},
 	} {
