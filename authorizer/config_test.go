@@ -116,8 +116,9 @@ func TestMistakes(t *testing.T) {
 		{"ISSUER", `https://i.example/"`, "quote"},
 		{"ISSUER", "https://i.example/ a", "space"},
 		{"ISSUER", `https://i.example/\`, "backslash"},
+		{"ISSUER", "https://i.example/\u0080", "control character"},
 		{"ISSUER", "https://i.example,", "item 2 is empty"},
-		{"ISSUER", ",", "item 1 is empty"},
+		{"ISSUER", ", https://i.example", "item 1 is empty"},
 		{"ISSUER", "https://i.example,https://i.example", "item 2 stands twice"},
 		{"JWKS_URI", "http://i.example", "not https"},
 		{"JWKS_URI", "https://u@i.example", "userinfo"},
@@ -133,7 +134,7 @@ func TestMistakes(t *testing.T) {
 		{"ALGORITHMS", "eddsa", "not one of"},
 		{"ALGORITHMS", "EdDSA,c2VjcmV0", "item 2: not one of"},
 		{"ALGORITHMS", "EdDSA,", "item 2 is empty"},
-		{"LEEWAY", "-1s", "not within"},
+		{"LEEWAY", "-1ns", "not within"},
 		{"LEEWAY", "5m1s", "not within"},
 		{"LEEWAY", "30", "not a duration"},
 		{"MAX_TOKEN_AGE", "0s", "not within"},
@@ -152,6 +153,8 @@ func TestMistakes(t *testing.T) {
 			t.Errorf("%s=%q: %v, want %s", c.name, c.value, err, c.why)
 		} else if strings.Contains(err.Error(), "nWGxne") || strings.Contains(err.Error(), "c2VjcmV0") {
 			t.Errorf("%s: a secret is in %v", c.name, err)
+		} else if strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s=%q: more than one mistake: %v", c.name, c.value, err)
 		}
 	}
 }
