@@ -109,7 +109,6 @@ func (r *reader) choice(name string, values ...string) string {
 	v := r.text(name, values[0])
 	if !slices.Contains(values, v) {
 		r.wrong(name, fmt.Errorf("one of %s", strings.Join(values, ", ")))
-		return values[0]
 	}
 	return v
 }
