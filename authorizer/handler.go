@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"time"
-	"unicode/utf8"
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/go-json-experiment/json/jsontext"
@@ -129,12 +128,12 @@ func (a *authorizer) conclude(ctx context.Context, start time.Time, t jwt.Token,
 // cut shortens a kid to 64 characters at most, at a rune boundary.
 func cut(kid string) string {
 	const most = 64
-	for i, n := 0, 0; i < len(kid); n++ {
+	n := 0
+	for i := range kid {
 		if n == most {
 			return kid[:i]
 		}
-		_, size := utf8.DecodeRuneInString(kid[i:])
-		i += size
+		n++
 	}
 	return kid
 }

@@ -115,8 +115,8 @@ func contextName(name string) bool {
 	if name == "" || len(name) > 256 || name == "principalId" || name == "integrationLatency" || name == "claims" {
 		return false
 	}
-	for i := range len(name) {
-		switch c := name[i]; {
+	for _, c := range []byte(name) {
+		switch {
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("_.:/-", c) >= 0:
 		default:
 			return false
