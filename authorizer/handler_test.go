@@ -431,8 +431,8 @@ func TestOldKeysServeInAnOutage(t *testing.T) {
 	s.serve = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }
 	for after, verdict := range map[time.Duration]string{time.Hour: "allow", time.Hour + 1: "fault"} {
 		s.ahead.Store(int64(after))
-		if _, line, _ := s.invoke(t, payload); line["verdict"] != verdict {
-			t.Errorf("after %v: %v, want %s", after, line, verdict)
+		if _, line, _ := s.invoke(t, payload); line["verdict"] != verdict || line["keys_age_s"] != 3600.0 {
+			t.Errorf("after %v: %v, want %s with keys of an hour", after, line, verdict)
 		}
 	}
 }
@@ -448,6 +448,9 @@ func TestWarningAboutTheAudience(t *testing.T) {
 	}
 	if _, _, err := s.invoke(t, event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, s.claims("")))); err != nil {
 		t.Error(err)
+	}
+	if s := newStand(t, map[string]string{"AUDIENCE": "", "LOG_LEVEL": "ERROR"}); s.log.String() != "" {
+		t.Errorf("at LOG_LEVEL=ERROR: log %s", s.log)
 	}
 }
 
@@ -499,6 +502,62 @@ func TestBadConfigurationEndsTheProcess(t *testing.T) {
 		if !strings.Contains(string(out), `"level":"ERROR","msg":"reading the configuration","error":"`+name+`: `) {
 			t.Errorf("%s is not named in %s", name, out)
 		}
+	}
+}
+
+// The process asks for keys before it asks for work, and answers: the Lambda Runtime API as a function sees it.
+func TestProcess(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	must(err)
+	var warm atomic.Bool
+	var asked atomic.Int32
+	answers := make(chan string, 1)
+	srv := httptest.NewUnstartedServer(nil)
+	issuer := "http://" + srv.Listener.Addr().String()
+	srv.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/.well-known/jwks.json":
+			warm.Store(true)
+			io.WriteString(w, keySet())
+		case strings.HasSuffix(r.URL.Path, "/invocation/next"):
+			if asked.Add(1) > 1 {
+				<-r.Context().Done() // no more work
+				return
+			}
+			if !warm.Load() {
+				t.Error("it asks for work without keys")
+			}
+			w.Header().Set("Lambda-Runtime-Aws-Request-Id", "request-1")
+			w.Header().Set("Lambda-Runtime-Deadline-Ms", fmt.Sprint(time.Now().Add(time.Minute).UnixMilli()))
+			w.Write(event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, fmt.Sprintf(`{"iss":%q,"exp":1}`, issuer))))
+		default:
+			body, _ := io.ReadAll(r.Body)
+			w.WriteHeader(http.StatusAccepted)
+			answers <- r.URL.Path + " " + string(body)
+		}
+	})
+	srv.Start()
+	defer srv.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	c := exec.CommandContext(ctx, self)
+	var out, errs bytes.Buffer
+	c.Stdout, c.Stderr = &out, &errs
+	c.Env = []string{"AUTHORIZER_MAIN=1", "ISSUER=" + issuer, "AWS_LAMBDA_RUNTIME_API=" + srv.Listener.Addr().String(), "GOCOVERDIR=" + t.TempDir()}
+	must(c.Start())
+	select {
+	case got := <-answers:
+		if !strings.HasSuffix(got, `/request-1/error {"errorMessage":"Unauthorized","errorType":"errorString"}`) {
+			t.Errorf("it answers %s", got)
+		}
+	case <-ctx.Done():
+		t.Error("it does not answer")
+	}
+	cancel()
+	_ = c.Wait() // killed
+	if !strings.Contains(out.String(), `"verdict":"reject"`) || errs.Len() > 0 {
+		t.Errorf("its logs are %s and %s", &out, &errs)
 	}
 }
 
