@@ -5,9 +5,16 @@ import (
 	"iter"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
+
+// The answer must not depend on where the process believes to be.
+func TestMain(m *testing.M) {
+	time.Local = time.FixedZone("elsewhere", 3600)
+	m.Run()
+}
 
 func TestParseTokenEvent(t *testing.T) {
 	t.Parallel()
@@ -42,8 +49,10 @@ func TestStageResource(t *testing.T) {
 		{"arn:aws:execute-api:eu-west-1:123456789012:*/s/GET/x", ""},
 		{"arn:aws:lambda:eu-west-1:123456789012:a/s/GET/x", ""},
 		{"x" + base + "prod/GET/x", ""},
-		{base + "prod/GET/" + strings.Repeat("x", 1600), ""},
-		{base + strings.Repeat("s", 512) + "/GET/x", ""},
+		{base + "prod/GET/" + strings.Repeat("x", 1600-len(base+"prod/GET/")), base + "prod/*"},
+		{base + "prod/GET/" + strings.Repeat("x", 1601-len(base+"prod/GET/")), ""},
+		{base + strings.Repeat("s", 512-len(base+"/*")) + "/GET/x", base + strings.Repeat("s", 512-len(base+"/*")) + "/*"},
+		{base + strings.Repeat("s", 513-len(base+"/*")) + "/GET/x", ""},
 	} {
 		got, err := StageResource(c.arn)
 		if got != c.want || (err == nil) != (c.want != "") {
@@ -150,6 +159,12 @@ func TestContextName(t *testing.T) {
 	for name, want := range map[string]bool{"": false, "a": true, "A.b:c/d-e_9": true, strings.Repeat("x", 256): true, strings.Repeat("x", 257): false, "a b": false, "a\x00": false, "claims": false} {
 		if got := contextName(name); got != want {
 			t.Errorf("contextName(%q) = %v", name, got)
+		}
+	}
+	const allowed = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_.:/-"
+	for c := range 256 {
+		if name := string([]byte{byte(c)}); contextName(name) != strings.Contains(allowed, name) {
+			t.Errorf("contextName(%q) = %v", name, contextName(name))
 		}
 	}
 }
