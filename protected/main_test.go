@@ -25,6 +25,7 @@ func TestInvoke(t *testing.T) {
 	}{
 		{"the claims as signed", event("GET", "/protected", authorizer), 200, claims, false},
 		{"behind a base path", strings.Replace(event("GET", "/protected", authorizer), `"path":"/protected"`, `"path":"/v1/protected"`, 1), 200, claims, false},
+		{"behind a proxy resource", strings.Replace(event("GET", "/protected", authorizer), `"resource":"/protected"`, `"resource":"/{proxy+}"`, 1), 200, claims, false},
 		{"other method", event("POST", "/protected", authorizer), 405, `{"message":"method not allowed"}`, false},
 		{"other path", event("GET", "/other", authorizer), 404, `{"message":"not found"}`, false},
 		{"other path and method", event("PUT", "/protected/", authorizer), 404, `{"message":"not found"}`, false},
