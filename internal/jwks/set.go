@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/lestrrat-go/jwx/v2/jwa"
@@ -64,7 +63,7 @@ func Parse(text []byte) (*Set, []Skipped, error) {
 	usable := 0
 	for _, raw := range raws {
 		k := parseKey(raw)
-		if k.id != "" && set.keys[k.id] == nil {
+		if set.keys[k.id] == nil {
 			set.keys[k.id] = map[string][]Verifier{}
 		}
 		if k.why != "" {
@@ -86,10 +85,14 @@ func Parse(text []byte) (*Set, []Skipped, error) {
 
 // cut shortens text from outside for the log, at a rune boundary.
 func cut(s string) string {
-	if utf8.RuneCountInString(s) <= maxKidLog {
-		return s
+	n := 0
+	for i := range s {
+		if n == maxKidLog {
+			return s[:i]
+		}
+		n++
 	}
-	return string([]rune(s)[:maxKidLog])
+	return s
 }
 
 // A key is one JWK as far as it was understood; why says why it cannot be used.
@@ -151,10 +154,10 @@ func (k *key) judge(raw []byte, members map[string]json.RawMessage) (why string)
 	k.algorithms = fit
 
 	parsed, err := jwk.ParseKey(raw)
-	if err != nil {
-		return "its parameters are broken"
+	if err == nil {
+		err = parsed.Raw(&k.public)
 	}
-	if err := parsed.Raw(&k.public); err != nil {
+	if err != nil {
 		return "its parameters are broken"
 	}
 	switch public := k.public.(type) {
