@@ -535,7 +535,7 @@ func TestWaitOutlastsAFetchThatHangs(t *testing.T) {
 					w.mu.Lock()
 					counted := w.failures == 1
 					w.mu.Unlock()
-					if log := w.log.String(); c.counted && !strings.Contains(log, "context deadline exceeded") {
+					if log := w.log.String(); c.counted && !strings.Contains(log, `context deadline exceeded" ms=3150 frozen=false`) {
 						t.Errorf("the log does not say why: %s", log)
 					}
 					if got != "fault" || took != c.took || counted != c.counted {
