@@ -346,16 +346,18 @@ func TestSaltOfPSS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fit, _ := set.verifiers("k", "PS256")
-	h := crypto.SHA256.New()
-	h.Write([]byte("a.b"))
-	for salt, want := range map[int]bool{32: true, 31: false, 20: false, rsa.PSSSaltLengthAuto: false} {
-		signature, err := rsa.SignPSS(rand.Reader, signers()["RSA"].(*rsa.PrivateKey), crypto.SHA256, h.Sum(nil), &rsa.PSSOptions{SaltLength: salt})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := fit[0]([]byte("a.b"), signature); got != want {
-			t.Errorf("salt %d: %v, want %v", salt, got, want)
+	for alg, hash := range map[string]crypto.Hash{"PS256": crypto.SHA256, "PS384": crypto.SHA384, "PS512": crypto.SHA512} {
+		fit, _ := set.verifiers("k", alg)
+		h := hash.New()
+		h.Write([]byte("a.b"))
+		for salt, want := range map[int]bool{hash.Size(): true, hash.Size() - 1: false, 20: false, rsa.PSSSaltLengthAuto: false} {
+			signature, err := rsa.SignPSS(rand.Reader, signers()["RSA"].(*rsa.PrivateKey), hash, h.Sum(nil), &rsa.PSSOptions{SaltLength: salt})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := fit[0]([]byte("a.b"), signature); got != want {
+				t.Errorf("%s, salt %d: %v, want %v", alg, salt, got, want)
+			}
 		}
 	}
 }

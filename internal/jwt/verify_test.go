@@ -79,6 +79,7 @@ func TestVerify(t *testing.T) {
 		{name: "good", fetched: true},
 		{name: "Ed25519 is EdDSA", header: `{"alg":"Ed25519","kid":"k1"}`, fetched: true},
 		{name: "typ at+jwt", header: `{"alg":"EdDSA","kid":"k1","typ":"application/AT+jwt"}`, fetched: true},
+		{name: "typ AT+JWT", header: `{"alg":"EdDSA","kid":"k1","typ":"AT+JWT"}`, fetched: true},
 		{name: "typ application/jwt", header: `{"alg":"EdDSA","kid":"k1","typ":"APPLICATION/JWT"}`, fetched: true},
 		{name: "typ in another case", header: `{"alg":"EdDSA","kid":"k1","typ":"jwt"}`, fetched: true},
 		{name: "key material in the header is not looked at", header: `{"alg":"EdDSA","kid":"k1","jwk":7,"jku":null,"x5u":[],"x5c":{}}`, fetched: true},
