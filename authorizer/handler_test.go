@@ -521,16 +521,21 @@ func TestProcess(t *testing.T) {
 			warm.Store(true)
 			io.WriteString(w, keySet())
 		case strings.HasSuffix(r.URL.Path, "/invocation/next"):
-			if asked.Add(1) > 1 {
+			n := asked.Add(1)
+			if n > 2 {
 				<-r.Context().Done() // no more work
 				return
 			}
 			if !warm.Load() {
 				t.Error("it asks for work without keys")
 			}
-			w.Header().Set("Lambda-Runtime-Aws-Request-Id", "request-1")
+			w.Header().Set("Lambda-Runtime-Aws-Request-Id", fmt.Sprint("request-", n))
 			w.Header().Set("Lambda-Runtime-Deadline-Ms", fmt.Sprint(time.Now().Add(time.Minute).UnixMilli()))
-			w.Write(event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, fmt.Sprintf(`{"iss":%q,"exp":1}`, issuer))))
+			if n == 1 {
+				w.Write(event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, fmt.Sprintf(`{"iss":%q,"exp":1}`, issuer))))
+			} else {
+				io.WriteString(w, "{}")
+			}
 		default:
 			body, _ := io.ReadAll(r.Body)
 			w.WriteHeader(http.StatusAccepted)
@@ -546,17 +551,19 @@ func TestProcess(t *testing.T) {
 	c.Stdout, c.Stderr = &out, &errs
 	c.Env = []string{"AUTHORIZER_MAIN=1", "ISSUER=" + issuer, "AWS_LAMBDA_RUNTIME_API=" + srv.Listener.Addr().String(), "GOCOVERDIR=" + t.TempDir()}
 	must(c.Start())
-	select {
-	case got := <-answers:
-		if !strings.HasSuffix(got, `/request-1/error {"errorMessage":"Unauthorized","errorType":"errorString"}`) {
-			t.Errorf("it answers %s", got)
+	for _, want := range []string{`/request-1/error {"errorMessage":"Unauthorized","errorType":"errorString"}`, `/request-2/error {"errorMessage":"reading the event: `} {
+		select {
+		case got := <-answers:
+			if !strings.Contains(got, want) {
+				t.Errorf("it answers %s, want %s", got, want)
+			}
+		case <-ctx.Done():
+			t.Errorf("it does not answer %s", want)
 		}
-	case <-ctx.Done():
-		t.Error("it does not answer")
 	}
 	cancel()
 	_ = c.Wait() // killed
-	if !strings.Contains(out.String(), `"verdict":"reject"`) || errs.Len() > 0 {
+	if !strings.Contains(out.String(), `"verdict":"reject"`) || strings.Contains(errs.String(), "Unauthorized") || !strings.Contains(errs.String(), "reading the event") {
 		t.Errorf("its logs are %s and %s", &out, &errs)
 	}
 }
