@@ -535,13 +535,14 @@ func TestWaitOutlastsAFetchThatHangs(t *testing.T) {
 					w.mu.Lock()
 					counted := w.failures == 1
 					w.mu.Unlock()
-					if log := w.log.String(); c.counted && !strings.Contains(log, `context deadline exceeded" ms=3150 frozen=false`) {
-						t.Errorf("the log does not say why: %s", log)
-					}
 					if got != "fault" || took != c.took || counted != c.counted {
 						t.Errorf("%s after %v, counted: %v; want fault after %v, %v", got, took, counted, c.took, c.counted)
 					}
 					time.Sleep(time.Second) // the fetch ends
+					synctest.Wait()
+					if log := w.log.String(); c.counted && !strings.Contains(log, `context deadline exceeded" ms=3150 frozen=false`) {
+						t.Errorf("the log does not say why: %s", log)
+					}
 				})
 			})
 		}

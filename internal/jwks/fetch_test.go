@@ -208,6 +208,7 @@ func TestQueryIsNotTold(t *testing.T) {
 				_, _, err := w.Verifiers(t.Context(), "b", "EdDSA")
 				text += fmt.Sprint(err)
 				time.Sleep(fetchTime)
+				synctest.Wait()
 				text += w.log.String()
 				if !strings.Contains(text, uri) || strings.Contains(text, "c2VjcmV0") || strings.Contains(text, "panic") {
 					t.Error(text)
