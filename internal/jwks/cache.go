@@ -158,8 +158,7 @@ func (c *Cache) join(now time.Time, fresh bool) (*flight, error) {
 func (c *Cache) run(ctx context.Context, f *flight, tookTurn bool) {
 	defer f.cancel()
 	frozen := c.watch(ctx)
-	log := c.Log.With("uri", c.name())
-	set, err := fetch(ctx, c.Client, c.URI, c.current.Load(), log)
+	set, err := fetch(ctx, c.Client, c.URI, c.current.Load(), c.Log.With("uri", c.name()))
 	slept := frozen()
 
 	c.mu.Lock()
@@ -203,7 +202,7 @@ func (c *Cache) report(f *flight, outcome string, took time.Duration, more ...sl
 		level = slog.LevelWarn
 		more = append(more, slog.String("error", f.err.Error()))
 	}
-	more = append(more, slog.String("uri", c.URI), slog.String("outcome", outcome), slog.Int64("duration_ms", took.Milliseconds()))
+	more = append(more, slog.String("uri", c.name()), slog.String("outcome", outcome), slog.Int64("duration_ms", took.Milliseconds()))
 	c.Fetches.LogAttrs(context.Background(), level, "fetch", more...)
 }
 

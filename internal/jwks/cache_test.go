@@ -90,7 +90,7 @@ func newWorld(mode string) *world {
 	w.Cache = &Cache{
 		URI: uri, Client: &http.Client{Transport: w.issuer}, TTL: 5 * time.Minute, MaxStale: 24 * time.Hour,
 		Now: func() time.Time { return time.Now().Add(time.Duration(w.step.Load())) },
-		Log: slog.New(slog.NewTextHandler(w.log, nil)),
+		Log: slog.New(slog.NewTextHandler(w.log, nil)), Fetches: slog.New(slog.NewTextHandler(w.log, nil)),
 	}
 	return w
 }
@@ -270,7 +270,7 @@ func TestAgeCountsFromSending(t *testing.T) {
 		if age, ok := w.Age(); age != 900*time.Millisecond || !ok {
 			t.Errorf("age %v, %v", age, ok)
 		}
-		if log := w.log.String(); !strings.HasSuffix(log, "keys=1 ms=900\n") {
+		if log := w.log.String(); !strings.HasSuffix(log, "keys=1 uri=https://issuer.example/.well-known/jwks.json outcome=ok duration_ms=900\n") {
 			t.Errorf("log %s", log)
 		}
 		w.step.Add(-int64(time.Hour))
@@ -540,7 +540,7 @@ func TestWaitOutlastsAFetchThatHangs(t *testing.T) {
 					}
 					time.Sleep(time.Second) // the fetch ends
 					synctest.Wait()
-					if log := w.log.String(); c.counted && !strings.Contains(log, `context deadline exceeded" ms=3150 frozen=false`) {
+					if log := w.log.String(); c.counted && !strings.Contains(log, "outcome=failed duration_ms=3150") {
 						t.Errorf("the log does not say why: %s", log)
 					}
 				})

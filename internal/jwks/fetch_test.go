@@ -146,7 +146,7 @@ func TestSkippedKeysAreNamed(t *testing.T) {
 	var log bytes.Buffer
 	cache := &Cache{
 		URI: srv.URL, Client: NewClient(), TTL: time.Minute, MaxStale: time.Hour,
-		Now: time.Now, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Now: time.Now, Log: slog.New(slog.NewTextHandler(&log, nil)), Fetches: slog.New(slog.NewTextHandler(&log, nil)),
 	}
 	for range 2 {
 		if err := cache.Refresh(t.Context()); err != nil {
