@@ -1,0 +1,436 @@
+package jwkstable
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"zuplo-lambda-authorizer/internal/jwks"
+)
+
+const (
+	issuer = "https://issuer.example/secret-issuer"
+	uri    = "https://keys.example/secret-uri"
+)
+
+var (
+	set = []byte(`{"keys":["secret-set"]}`)
+	now = time.UnixMilli(1_800_000_000_123)
+)
+
+// environment is a Lambda's, but for the endpoint.
+func environment(endpoint string) map[string]string {
+	return map[string]string{
+		"AWS_ACCESS_KEY_ID": "secret-id", "AWS_SECRET_ACCESS_KEY": "secret-key", "AWS_SESSION_TOKEN": "secret-session",
+		"AWS_REGION": "eu-west-3", "AWS_ENDPOINT_URL_DYNAMODB": endpoint,
+	}
+}
+
+func getenv(env map[string]string) func(string) string {
+	return func(name string) string { return env[name] }
+}
+
+func tableAt(t *testing.T, endpoint string) *Table {
+	t.Helper()
+	table, err := New(getenv(environment(endpoint)), "the-table")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+func TestNew(t *testing.T) {
+	t.Parallel()
+	const none = "-"
+	for _, row := range []struct {
+		what  string
+		table string
+		with  map[string]string
+		wrong []string // variables
+	}{
+		{"Lambda's environment", "the-table", nil, nil},
+		{"no session token", "the-table", map[string]string{"AWS_SESSION_TOKEN": none}, nil},
+		{"the other region variable", "the-table", map[string]string{"AWS_REGION": none, "AWS_DEFAULT_REGION": "us-east-1"}, nil},
+		{"the first region variable counts", "the-table", map[string]string{"AWS_DEFAULT_REGION": "US East"}, nil},
+		{"the other endpoint variable", "the-table", map[string]string{"AWS_ENDPOINT_URL": "http://localhost:8000"}, nil},
+		{"AWS's endpoint", "the-table", map[string]string{"AWS_ENDPOINT_URL": none}, nil},
+		{"the shortest name", "a.b", nil, nil},
+
+		{"no name", "", nil, []string{"JWKS_TABLE"}},
+		{"a short name", "ab", nil, []string{"JWKS_TABLE"}},
+		{"a long name", strings.Repeat("x", 256), nil, []string{"JWKS_TABLE"}},
+		{"a name with a slash", "table/name", nil, []string{"JWKS_TABLE"}},
+		{"an ARN", "arn:aws:dynamodb:us-east-1:123456789012:table/name", nil, []string{"JWKS_TABLE"}},
+		{"no key id", "the-table", map[string]string{"AWS_ACCESS_KEY_ID": none}, []string{"AWS_ACCESS_KEY_ID"}},
+		{"no secret key", "the-table", map[string]string{"AWS_SECRET_ACCESS_KEY": none}, []string{"AWS_SECRET_ACCESS_KEY"}},
+		{"no region", "the-table", map[string]string{"AWS_REGION": none}, []string{"AWS_REGION"}},
+		{"a region that leads elsewhere", "the-table", map[string]string{"AWS_REGION": "a.evil.example/"}, []string{"AWS_REGION"}},
+		{"the same, other variable", "the-table", map[string]string{"AWS_REGION": none, "AWS_DEFAULT_REGION": "x y"}, []string{"AWS_DEFAULT_REGION"}},
+		{"an endpoint without TLS", "the-table", map[string]string{"AWS_ENDPOINT_URL_DYNAMODB": "http://dynamodb.example"}, []string{"AWS_ENDPOINT_URL_DYNAMODB"}},
+		{"the same, other variable", "the-table", map[string]string{"AWS_ENDPOINT_URL": "localhost:8000"}, []string{"AWS_ENDPOINT_URL"}},
+		{"everything", "", map[string]string{"AWS_ACCESS_KEY_ID": none, "AWS_SECRET_ACCESS_KEY": none, "AWS_REGION": none, "AWS_ENDPOINT_URL": "x"},
+			[]string{"JWKS_TABLE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL"}},
+	} {
+		t.Run(row.what, func(t *testing.T) {
+			env := environment("https://localhost:1")
+			if row.with["AWS_ENDPOINT_URL"] != "" {
+				delete(env, "AWS_ENDPOINT_URL_DYNAMODB")
+			}
+			maps.Copy(env, row.with)
+			maps.DeleteFunc(env, func(_, v string) bool { return v == none })
+			table, err := New(getenv(env), row.table)
+			var wrong []string
+			if err != nil {
+				noSecrets(t, err)
+				for line := range strings.SplitSeq(err.Error(), "\n") {
+					variable, _, _ := strings.Cut(line, ":")
+					wrong = append(wrong, variable)
+				}
+			}
+			if !slices.Equal(wrong, row.wrong) || (table == nil) != (err != nil) {
+				t.Errorf("got a table: %v, %v, want what is wrong with %v", table != nil, err, row.wrong)
+			}
+		})
+	}
+}
+
+func noSecrets(t *testing.T, err error) {
+	t.Helper()
+	if strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), base64.StdEncoding.EncodeToString(set)) {
+		t.Errorf("the error tells a key or a value: %v", err)
+	}
+}
+
+// A call is a request as it came in.
+type call struct {
+	*http.Request
+	body map[string]any
+}
+
+// answering serves one answer to everything and keeps what came in.
+func answering(t *testing.T, status int, answer string) (table *Table, calls func() []call) {
+	t.Helper()
+	var mu sync.Mutex
+	var got []call
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := call{Request: r}
+		if err := json.NewDecoder(r.Body).Decode(&c.body); err != nil {
+			t.Error(err)
+		}
+		mu.Lock()
+		got = append(got, c)
+		mu.Unlock()
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		w.Header().Set("X-Amz-Crc32", "1") // wrong
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, answer)
+	}))
+	t.Cleanup(s.Close)
+	return tableAt(t, s.URL), func() []call {
+		mu.Lock()
+		defer mu.Unlock()
+		return got
+	}
+}
+
+// operations are those of a store; do says whether anything came of one.
+var operations = []struct {
+	doing string // how its errors begin
+	do    func(context.Context, jwks.Store) (ok bool, err error)
+}{
+	{"reading the table the-table: ", func(ctx context.Context, s jwks.Store) (bool, error) {
+		c, err := s.Read(ctx, false)
+		return c.Set != nil || !c.Sent.IsZero() || !c.NextTurn.IsZero(), err
+	}},
+	{"reading the table the-table: ", func(ctx context.Context, s jwks.Store) (bool, error) {
+		c, err := s.Read(ctx, true)
+		return c.Set != nil || !c.Sent.IsZero() || !c.NextTurn.IsZero(), err
+	}},
+	{"taking a turn in the table the-table: ", func(ctx context.Context, s jwks.Store) (bool, error) {
+		turn, ok, err := s.Take(ctx, now)
+		return ok || !turn.IsZero(), err
+	}},
+	{"writing the table the-table: ", func(ctx context.Context, s jwks.Store) (bool, error) {
+		return s.Put(ctx, now, jwks.Copy{Set: set, Sent: now}, now)
+	}},
+}
+
+// What goes over the wire, which DynamoDB bills and its policies see: one GetItem or one UpdateItem.
+func TestRequests(t *testing.T) {
+	t.Parallel()
+	key := map[string]any{"issuer": map[string]any{"S": issuer}, "uri": map[string]any{"S": uri}}
+	n := func(v string) any { return map[string]any{"N": v} }
+	for what, row := range map[string]struct {
+		do     func(context.Context, jwks.Store) error
+		target string
+		values map[string]any
+		body   map[string]any
+	}{
+		"a read": {
+			do:     func(ctx context.Context, s jwks.Store) error { _, err := s.Read(ctx, false); return err },
+			target: "GetItem", body: map[string]any{"ConsistentRead": false},
+		},
+		"a consistent read": {
+			do:     func(ctx context.Context, s jwks.Store) error { _, err := s.Read(ctx, true); return err },
+			target: "GetItem", body: map[string]any{"ConsistentRead": true},
+		},
+		"taking the turn": {
+			do:     func(ctx context.Context, s jwks.Store) error { _, _, err := s.Take(ctx, now); return err },
+			target: "UpdateItem", body: map[string]any{"UpdateExpression": "SET next_turn = :turn"},
+			values: map[string]any{":turn": n("1800000006123"), ":now": n("1800000000123"), ":ahead": n("1800000010123"), ":number": map[string]any{"S": "N"}},
+		},
+		"a put": {
+			do: func(ctx context.Context, s jwks.Store) error {
+				_, err := s.Put(ctx, now.Add(time.Second), jwks.Copy{Set: set, Sent: now}, now.Add(time.Hour))
+				return err
+			},
+			target: "UpdateItem", body: map[string]any{"UpdateExpression": "SET jwks = :jwks, sent = :sent, expires = :expires"},
+			values: map[string]any{":turn": n("1800000001123"), ":sent": n("1800000000123"), ":expires": n("1800003600"),
+				":jwks": map[string]any{"B": base64.StdEncoding.EncodeToString(set)}},
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			table, calls := answering(t, 200, "{}")
+			if err := row.do(t.Context(), table.Issuer(issuer, uri)); err != nil {
+				t.Fatal(err)
+			}
+			if len(calls()) != 1 {
+				t.Fatalf("%d requests", len(calls()))
+			}
+			c := calls()[0]
+			equal(t, "target", c.Header.Get("X-Amz-Target"), "DynamoDB_20120810."+row.target)
+			equal(t, "protocol", c.Proto, "HTTP/1.1")
+			equal(t, "closed after it", c.Close, true)
+			equal(t, "session token", c.Header.Get("X-Amz-Security-Token"), "secret-session")
+			if auth := c.Header.Get("Authorization"); !strings.Contains(auth, "Credential=secret-id/") || !strings.Contains(auth, "/eu-west-3/dynamodb/aws4_request") {
+				t.Errorf("signed as %s", auth)
+			}
+			equal(t, "table", c.body["TableName"], "the-table")
+			equal(t, "key", c.body["Key"], any(key))
+			for member, want := range row.body {
+				equal(t, member, c.body[member], want)
+			}
+			if row.values != nil {
+				equal(t, "values", c.body["ExpressionAttributeValues"], any(row.values))
+			}
+			// DynamoDB refuses an expression without all of its values, and a value without its expression.
+			for name := range row.values {
+				if all := c.body["UpdateExpression"].(string) + " " + c.body["ConditionExpression"].(string) + " "; !strings.Contains(all, name) {
+					t.Errorf("%s is in no expression", name)
+				}
+			}
+		})
+	}
+}
+
+func equal(t *testing.T, what string, got, want any) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s is %v, want %v", what, got, want)
+	}
+}
+
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	table, _ := answering(t, 200, `{"Item":{"issuer":{"S":"x"},"jwks":{"B":"`+base64.StdEncoding.EncodeToString(set)+
+		`"},"sent":{"N":"1800000000123"},"next_turn":{"N":"1800000000124"},"more":{"M":{"a":{"NULL":true}}}}}`)
+	c, err := table.Issuer(issuer, uri).Read(t.Context(), false)
+	if err != nil || string(c.Set) != string(set) || !c.Sent.Equal(now) || !c.NextTurn.Equal(now.Add(time.Millisecond)) {
+		t.Errorf("read %q, %v, %v, %v", c.Set, c.Sent, c.NextTurn, err)
+	}
+
+	table, _ = answering(t, 200, "{}")
+	turn, ok, err := table.Issuer(issuer, uri).Take(t.Context(), now)
+	if want := now.Add(jwks.TurnTime); err != nil || !ok || !turn.Equal(want) {
+		t.Errorf("taking the turn gives %v, %v, %v", turn, ok, err)
+	}
+	if ok, err := table.Issuer(issuer, uri).Put(t.Context(), turn, jwks.Copy{Sent: now}, now); err != nil || !ok {
+		t.Errorf("putting gives %v, %v", ok, err)
+	}
+
+	table, _ = answering(t, 400, `{"__type":"com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException","message":"The conditional request failed"}`)
+	if turn, ok, err := table.Issuer(issuer, uri).Take(t.Context(), now); err != nil || ok || !turn.IsZero() {
+		t.Errorf("taking another's turn gives %v, %v, %v", turn, ok, err)
+	}
+	if ok, err := table.Issuer(issuer, uri).Put(t.Context(), now, jwks.Copy{Set: set, Sent: now}, now); err != nil || ok {
+		t.Errorf("putting in another's turn gives %v, %v", ok, err)
+	}
+}
+
+// A fault between client and table costs its time and an error that tells what to do about it.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	refusal := func(status int, code string) func(net.Conn) {
+		body := `{"__type":"` + code + `","message":"secret-issuer secret-set secret-key"}`
+		return whole(status, body)
+	}
+	item := `{"Item":{"jwks":{"B":"` + base64.StdEncoding.EncodeToString(set) + `"},"sent":{"N":"1"},"next_turn":{"N":"1"}}}`
+	for what, row := range map[string]struct {
+		answer func(net.Conn)
+		want   string
+		hangs  bool
+	}{
+		"no answer":       {func(c net.Conn) { wait(c) }, "no answer in time: context deadline exceeded", true},
+		"half an answer":  {func(c net.Conn) { write(c, head(200, len(item))+item[:20]); wait(c) }, "no answer in time: context deadline exceeded", true},
+		"half its header": {func(c net.Conn) { write(c, "HTTP/1.1 200 OK\r\nContent-Le"); wait(c) }, "no answer in time: context deadline exceeded", true},
+		"a byte each 10 ms": {func(c net.Conn) {
+			for _, b := range []byte(head(200, len(item)) + item) {
+				write(c, string(b))
+				time.Sleep(10 * time.Millisecond) // the far end of a socket, which the clock of the test does not reach
+			}
+		}, "no answer in time: context deadline exceeded", true},
+
+		"a reset":                     {reset, "connection reset by peer", false},
+		"a reset within the answer":   {func(c net.Conn) { write(c, head(200, len(item))+item[:20]); reset(c) }, "connection reset by peer", false},
+		"an end within the answer":    {func(c net.Conn) { write(c, head(200, len(item))+item[:20]) }, "an answer that is not DynamoDB's, status 200", false},
+		"an end before the answer":    {func(net.Conn) {}, "no answer, or none that is HTTP", false},
+		"what is not HTTP":            {func(c net.Conn) { write(c, "secret-set\r\n\r\n") }, "no answer, or none that is HTTP", false},
+		"garbage":                     {whole(200, "secret-set"), "an answer that is not DynamoDB's, status 200", false},
+		"an array":                    {whole(200, "[1]"), "an answer that is not DynamoDB's, status 200", false},
+		"half a document":             {whole(200, item[:len(item)-4]), "an answer that is not DynamoDB's, status 200", false},
+		"an item that is a number":    {whole(200, `{"Item":1}`), "an answer that is not DynamoDB's, status 200", false},
+		"a set that is a number":      {whole(200, `{"Item":{"jwks":{"B":1}}}`), "an answer that is not DynamoDB's, status 200", false},
+		"a set that is not base64":    {whole(200, `{"Item":{"jwks":{"B":"secret-set"}}}`), "an answer that is not DynamoDB's, status 200", false},
+		"a redirect":                  {whole(307, ""), "an answer that is not DynamoDB's, status 307", false},
+		"an error page":               {whole(502, "<html>secret-set</html>"), "an answer that is not DynamoDB's, status 502", false},
+		"an error without a name":     {whole(400, "{}"), "an answer that is not DynamoDB's, status 400", false},
+		"an error with a wild name":   {refusal(400, `secret set: \n`), "an answer that is not DynamoDB's, status 400", false},
+		"a service that is down":      {refusal(500, "InternalServerError"), "InternalServerError, status 500", false},
+		"a service that is busy":      {refusal(503, "ServiceUnavailable"), "ServiceUnavailable, status 503", false},
+		"no permission":               {refusal(400, "com.amazon.coral.service#AccessDeniedException"), "denied: AccessDeniedException, status 400", false},
+		"credentials that are over":   {refusal(400, "com.amazon.coral.service#ExpiredTokenException"), "denied: ExpiredTokenException, status 400", false},
+		"credentials of nobody":       {refusal(400, "com.amazon.coral.service#UnrecognizedClientException"), "denied: UnrecognizedClientException, status 400", false},
+		"no such table":               {refusal(400, "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException"), "absent: ResourceNotFoundException, status 400", false},
+		"a table of another kind":     {refusal(400, "com.amazon.coral.validate#ValidationException"), "ValidationException, status 400", false},
+		"a table that is throttled":   {refusal(400, "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException"), "throttled: ProvisionedThroughputExceededException, status 400", false},
+		"an account that is":          {refusal(400, "com.amazonaws.dynamodb.v20120810#RequestLimitExceeded"), "throttled: RequestLimitExceeded, status 400", false},
+		"a control plane that is":     {refusal(400, "com.amazon.coral.availability#ThrottlingException"), "throttled: ThrottlingException, status 400", false},
+		"a condition, in a wrong way": {refusal(500, "ConditionalCheckFailed"), "ConditionalCheckFailed, status 500", false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			endpoint, asked := listen(t, row.answer)
+			s := tableAt(t, endpoint).Issuer(issuer, uri)
+			n := int32(0)
+			for _, o := range operations {
+				begun := time.Now()
+				ok, err := o.do(t.Context(), s)
+				took := time.Since(begun)
+				n++
+				if err == nil || ok {
+					t.Fatalf("%s: %v, %v", o.doing, ok, err)
+				}
+				noSecrets(t, err)
+				if text := err.Error(); !strings.HasPrefix(text, o.doing) || !strings.Contains(text, row.want) || strings.Contains(text, "\n") {
+					t.Errorf("the error is %q, want %q", text, row.want)
+				}
+				// Twice the time is for a busy machine; that it ends at all is what counts.
+				if took > 2*callTime || row.hangs && took < callTime {
+					t.Errorf("%s took %v", o.doing, took)
+				}
+				if got := asked.Load(); got != n {
+					t.Fatalf("%d connections after %d calls: each has one of its own, and nothing is tried again", got, n)
+				}
+			}
+		})
+	}
+}
+
+// The time of whoever waits ends a call, too, and without time there is none.
+func TestContext(t *testing.T) {
+	t.Parallel()
+	endpoint, asked := listen(t, wait)
+	s := tableAt(t, endpoint).Issuer(issuer, uri)
+	for _, o := range operations {
+		begun := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		_, err := o.do(ctx, s)
+		if took := time.Since(begun); err == nil || took > callTime*8/10 {
+			t.Errorf("%s: %v after %v", o.doing, err, took)
+		}
+		cancel()
+		before := asked.Load()
+		if _, err := o.do(ctx, s); err == nil || asked.Load() != before {
+			t.Errorf("%s: %v, and it asked", o.doing, err)
+		}
+	}
+}
+
+// Nobody listens: the network's error says where.
+func TestNobodyListens(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	_ = l.Close()
+	for _, o := range operations {
+		if _, err := o.do(t.Context(), tableAt(t, "http://"+address).Issuer(issuer, uri)); err == nil || !strings.Contains(err.Error(), address+": connect: connection refused") {
+			t.Errorf("%s: %v", o.doing, err)
+		}
+	}
+}
+
+// listen answers each connection, after its request has come in, and closes it.
+func listen(t *testing.T, answer func(net.Conn)) (endpoint string, connections *atomic.Int32) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	connections = new(atomic.Int32)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			connections.Add(1)
+			wg.Go(func() {
+				defer c.Close()
+				buf := make([]byte, 4096)
+				for request := ""; !strings.Contains(request, "\r\n\r\n{") || !strings.HasSuffix(request, "}"); {
+					n, err := c.Read(buf)
+					if err != nil {
+						return
+					}
+					request += string(buf[:n])
+				}
+				answer(c)
+			})
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
+	return "http://" + l.Addr().String(), connections
+}
+
+func write(c net.Conn, s string) { _, _ = io.WriteString(c, s) }
+
+// wait returns when the client has gone.
+func wait(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
+
+func reset(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) }
+
+func head(status, length int) string {
+	return "HTTP/1.1 " + strconv.Itoa(status) + " X\r\nContent-Type: application/x-amz-json-1.0\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: " + strconv.Itoa(length) + "\r\n\r\n"
+}
+
+func whole(status int, body string) func(net.Conn) {
+	return func(c net.Conn) { write(c, head(status, len(body))+body) }
+}
