@@ -12,11 +12,14 @@
 package jwkstable
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"regexp"
 	"strconv"
 	"time"
@@ -95,12 +98,28 @@ func New(getenv func(string) string, name string) (*Table, error) {
 		Region:       region,
 		BaseEndpoint: endpoint,
 		Credentials:  aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return credentials, nil }),
-		HTTPClient:   jwks.NewClient(),
+		HTTPClient:   client{jwks.NewClient()},
 		Retryer:      aws.NopRetryer{}, // a second call is for the next invocation
 		// DynamoDB Local sends none, and TLS knows better.
 		DisableValidateResponseChecksum: true,
 		AccountIDEndpointMode:           aws.AccountIDEndpointModeDisabled,
 	})}, nil
+}
+
+// A client sends each request's body from memory.
+//
+// The SDK's own body is closed as soon as an answer begins, and when net/http then looks whether more of it follows,
+// returns io.EOF from WriteTo, which no WriterTo may: net/http takes that for a failed request and closes the connection
+// in the middle of the answer. It also costs a second packet.
+type client struct{ *http.Client }
+
+func (c client) Do(r *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return c.Client.Do(r)
 }
 
 // Issuer returns the store of an issuer's key set, which is fetched from uri. Each call takes at most 250 ms.
