@@ -38,6 +38,7 @@ const callTime = 250 * time.Millisecond
 type Table struct {
 	name   string
 	client *dynamodb.Client
+	time   time.Duration // callTime
 }
 
 var (
@@ -94,7 +95,7 @@ func New(getenv func(string) string, name string) (*Table, error) {
 		return nil, errors.Join(errs...)
 	}
 
-	return &Table{name, dynamodb.New(dynamodb.Options{
+	return &Table{name: name, time: callTime, client: dynamodb.New(dynamodb.Options{
 		Region:       region,
 		BaseEndpoint: endpoint,
 		Credentials:  aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return credentials, nil }),
@@ -134,7 +135,7 @@ type item struct {
 }
 
 func (i *item) Read(ctx context.Context, consistent bool) (jwks.Copy, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+	ctx, cancel := context.WithTimeout(ctx, i.time)
 	defer cancel()
 	out, err := i.client.GetItem(ctx, &dynamodb.GetItemInput{TableName: &i.name, Key: i.key, ConsistentRead: &consistent})
 	if err != nil {
@@ -181,7 +182,7 @@ func (i *item) Put(ctx context.Context, turn time.Time, c jwks.Copy, expires tim
 
 // update writes if the condition holds. ok is false, without an error, when it does not.
 func (i *item) update(ctx context.Context, doing, update, condition string, values map[string]types.AttributeValue) (ok bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+	ctx, cancel := context.WithTimeout(ctx, i.time)
 	defer cancel()
 	_, err = i.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
 		TableName: &i.name, Key: i.key,

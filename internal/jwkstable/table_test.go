@@ -34,7 +34,7 @@ var (
 // environment is a Lambda's, but for the endpoint.
 func environment(endpoint string) map[string]string {
 	return map[string]string{
-		"AWS_ACCESS_KEY_ID": "secret-id", "AWS_SECRET_ACCESS_KEY": "secret-key", "AWS_SESSION_TOKEN": "secret-session",
+		"AWS_ACCESS_KEY_ID": "secretid", "AWS_SECRET_ACCESS_KEY": "secret-key", "AWS_SESSION_TOKEN": "secret-session",
 		"AWS_REGION": "eu-west-3", "AWS_ENDPOINT_URL_DYNAMODB": endpoint,
 	}
 }
@@ -216,7 +216,7 @@ func TestRequests(t *testing.T) {
 			equal(t, "protocol", c.Proto, "HTTP/1.1")
 			equal(t, "closed after it", c.Close, true)
 			equal(t, "session token", c.Header.Get("X-Amz-Security-Token"), "secret-session")
-			if auth := c.Header.Get("Authorization"); !strings.Contains(auth, "Credential=secret-id/") || !strings.Contains(auth, "/eu-west-3/dynamodb/aws4_request") {
+			if auth := c.Header.Get("Authorization"); !strings.Contains(auth, "Credential=secretid/") || !strings.Contains(auth, "/eu-west-3/dynamodb/aws4_request") {
 				t.Errorf("signed as %s", auth)
 			}
 			equal(t, "table", c.body["TableName"], "the-table")

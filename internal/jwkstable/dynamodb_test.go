@@ -1,0 +1,105 @@
+//go:build store
+
+package jwkstable
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"zuplo-lambda-authorizer/internal/jwks/storetest"
+)
+
+// What every store must do, on the DynamoDB at STORE_ENDPOINT: make test-store starts one.
+func TestDynamoDB(t *testing.T) {
+	endpoint := os.Getenv("STORE_ENDPOINT")
+	if endpoint == "" {
+		t.Fatal("STORE_ENDPOINT is not set: make test-store sets it")
+	}
+	ctx := context.Background() // the parallel cases outlive the test's own
+	table := &table{T: t, Table: tableAt(t, endpoint)}
+	table.time = 10 * time.Second // how fast it is is not asked
+	_, err := table.client.CreateTable(ctx, &dynamodb.CreateTableInput{
+		TableName:   &table.name,
+		BillingMode: types.BillingModePayPerRequest,
+		AttributeDefinitions: []types.AttributeDefinition{
+			{AttributeName: aws.String("issuer"), AttributeType: types.ScalarAttributeTypeS},
+			{AttributeName: aws.String("uri"), AttributeType: types.ScalarAttributeTypeS},
+		},
+		KeySchema: []types.KeySchemaElement{
+			{AttributeName: aws.String("issuer"), KeyType: types.KeyTypeHash},
+			{AttributeName: aws.String("uri"), KeyType: types.KeyTypeRange},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := table.client.DeleteTable(ctx, &dynamodb.DeleteTableInput{TableName: &table.name}); err != nil {
+			t.Error(err)
+		}
+	})
+	storetest.Run(t, table)
+}
+
+// A table as storetest sees it, with the items behind it.
+type table struct {
+	*testing.T
+	*Table
+}
+
+func (t *table) Item(issuer, uri string) (i storetest.Item) {
+	out, err := t.client.GetItem(context.Background(), &dynamodb.GetItemInput{TableName: &t.name, Key: t.key(issuer, uri), ConsistentRead: aws.Bool(true)})
+	if err != nil {
+		t.Error(err)
+		return i
+	}
+	for name, at := range attributes(&i) {
+		switch v := out.Item[name].(type) {
+		case *types.AttributeValueMemberN:
+			*at = storetest.Number(v.Value)
+		case *types.AttributeValueMemberS:
+			*at = v.Value
+		case *types.AttributeValueMemberB:
+			*at = v.Value
+		case *types.AttributeValueMemberBOOL:
+			*at = v.Value
+		case nil:
+		default:
+			t.Errorf("%s is a %T", name, v)
+		}
+	}
+	return i
+}
+
+func (t *table) SetItem(issuer, uri string, i storetest.Item) {
+	item := t.key(issuer, uri)
+	for name, at := range attributes(&i) {
+		switch v := (*at).(type) {
+		case storetest.Number:
+			item[name] = &types.AttributeValueMemberN{Value: string(v)}
+		case string:
+			item[name] = text(v)
+		case []byte:
+			item[name] = &types.AttributeValueMemberB{Value: v}
+		case bool:
+			item[name] = &types.AttributeValueMemberBOOL{Value: v}
+		}
+	}
+	if _, err := t.client.PutItem(context.Background(), &dynamodb.PutItemInput{TableName: &t.name, Item: item}); err != nil {
+		t.Error(err)
+	}
+}
+
+func (t *table) key(issuer, uri string) map[string]types.AttributeValue {
+	return map[string]types.AttributeValue{"issuer": text(issuer), "uri": text(uri)}
+}
+
+func attributes(i *storetest.Item) map[string]*any {
+	return map[string]*any{"jwks": &i.Set, "sent": &i.Sent, "next_turn": &i.NextTurn, "expires": &i.Expires}
+}
