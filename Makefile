@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-deploy test-sam test-aws aws-parameters build unit e2e judges judges-need events build-AuthorizerFunction build-ProtectedFunction sam-build deploy lint fuzz bench cover clean
+.PHONY: help run test test-store test-deploy test-sam test-aws aws-parameters build unit e2e judges judges-need events build-AuthorizerFunction build-ProtectedFunction sam-build deploy lint fuzz bench cover clean
 
 # SAM as make test-deploy and make test-sam have installed it, where there is no other.
 export PATH := $(PATH):$(CURDIR)/.tools/sam/bin
@@ -14,6 +14,9 @@ API_PORT   ?= 8080
 ZUPLO_PORT ?= 9000
 ALG        ?= EdDSA
 TOKENS     ?= fresh
+
+# make test-store
+STORE ?= ministack
 
 FUZZTIME ?= 10s
 
@@ -43,6 +46,7 @@ run: build ## the whole path on this machine (API_PORT, ZUPLO_PORT, ALG, TOKENS=
 	@build/local -api-port $(API_PORT) -zuplo-port $(ZUPLO_PORT) -alg $(ALG) -tokens $(TOKENS)
 
 test: unit e2e ## unit tests with -race and coverage, then the end-to-end suite against the local stack
+	@echo "left out, for it is Go only: the shared store on a DynamoDB, make test-store STORE=ministack and STORE=dynamodb-local"
 
 build: ## both functions and the local stack, for this machine, in build/
 	@$(LAMBDA_BUILD) -o build/authorizer/bootstrap ./authorizer
@@ -70,6 +74,13 @@ e2e: build
 # The functions' log lines, some 20,000 of them, go to a file.
 SUITE = build/local -api-port 0 -zuplo-port 0 -- go -C e2e test -count=1 $(2) 2>build/e2e-$(1).log || \
 	{ echo "the end of build/e2e-$(1).log:"; tail -n 60 build/e2e-$(1).log; exit 1; }
+
+test-store: $(if $(filter ministack dynamodb-local,$(STORE)),.tools/$(STORE)/installed,test-store-unknown) ## the shared store on DynamoDBs of others (STORE=ministack|dynamodb-local)
+	@go test -c -tags store -o build/jwkstable.test ./internal/jwkstable
+	@targets/store.sh $(STORE)
+
+test-store-unknown:
+	@echo 'STORE is "$(STORE)", it must be ministack or dynamodb-local' >&2; exit 1
 
 test-deploy: build .tools/sam/installed .tools/ministack/installed ## the suite against ministack, an emulator of AWS, after a real sam deploy
 	@$(call LOGGED,sam-build,$(MAKE) --no-print-directory sam-build ARCH=$(HOST_ARCH))
@@ -99,6 +110,14 @@ LOGGED = $(2) >build/$(1).log 2>&1 || { cat build/$(1).log >&2; exit 1; }
 	rm -rf $(@D)
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	touch $@
+
+# The jars must be the ones that are listed, all of them and no others.
+.tools/dynamodb-local/installed: tools/dynamodb-local/pom.xml tools/dynamodb-local/sha256
+	@command -v mvn >/dev/null || { echo "installing DynamoDB Local needs Maven: on Debian, apt-get install maven" >&2; exit 1; }
+	rm -rf $(@D)
+	mvn -q -B -Dstyle.color=never -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(@D) -DincludeScope=runtime
+	cd $(@D) && sha256sum --check --quiet --strict $(CURDIR)/tools/dynamodb-local/sha256 && [ $$(ls | wc -l) = $$(wc -l <$(CURDIR)/tools/dynamodb-local/sha256) ]
 	touch $@
 
 judges: build .tools/judges-venv/installed judges/node_modules/installed ## what tools of others say: templates, tokens, policies, patterns
@@ -142,8 +161,8 @@ deploy: sam-build ## sam build, sam deploy (ARCH=arm64|x86_64 PARAMS='Issuer=htt
 
 lint: ## gofmt, go vet, staticcheck
 	@out=$$(gofmt -l .) && if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
-	go vet -tags judges ./...
-	go tool -modfile=tools/go.mod staticcheck -tags judges ./...
+	go vet -tags judges,store ./...
+	go tool -modfile=tools/go.mod staticcheck -tags judges,store ./...
 
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	@n=0; for pkg in $$(go list ./internal/... ./authorizer); do \
