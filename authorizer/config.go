@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"zuplo-lambda-authorizer/internal/jwks"
+	"zuplo-lambda-authorizer/internal/jwkstable"
 	"zuplo-lambda-authorizer/internal/jwt"
 )
 
@@ -23,6 +24,7 @@ type config struct {
 	principalClaim string
 	ttl, maxStale  time.Duration
 	policyExpiry   bool
+	table          *jwkstable.Table // nil: keys are not shared
 	logLevel       slog.Level
 }
 
@@ -75,6 +77,12 @@ func readConfig(getenv func(string) string) (config, error) {
 		}
 		if uri != "" {
 			r.wrong("JWKS", errors.New("not together with JWKS_URI"))
+		}
+	}
+	if name := getenv("JWKS_TABLE"); name != "" {
+		var err error
+		if c.table, err = jwkstable.New(getenv, name); err != nil {
+			r.errs = append(r.errs, err)
 		}
 	}
 	for _, name := range names {

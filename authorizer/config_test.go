@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"log/slog"
 	"maps"
 	"reflect"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"zuplo-lambda-authorizer/internal/jwks"
 	"zuplo-lambda-authorizer/internal/jwt"
 )
 
@@ -189,5 +191,30 @@ func TestVariablesThatExcludeOneAnother(t *testing.T) {
 				t.Errorf("%s is not among\n%v", want, err)
 			}
 		}
+	}
+}
+
+// The table is named in the configuration; what it takes to ask it is in Lambda's own variables.
+func TestSharedTable(t *testing.T) {
+	t.Parallel()
+	env := map[string]string{"ISSUER": "https://a.example,https://b.example", "JWKS_TABLE": "keys",
+		"AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "session"}
+	for table, want := range map[string]bool{"": false, "keys": true} {
+		env["JWKS_TABLE"] = table
+		c, err := read(env)
+		if err != nil || (c.table != nil) != want {
+			t.Fatalf("JWKS_TABLE=%s: a table: %v, %v", table, c.table != nil, err)
+		}
+		for name, source := range newAuthorizer(c, io.Discard, time.Now).keys {
+			if got := source.(*jwks.Cache).Store != nil; got != want {
+				t.Errorf("JWKS_TABLE=%s, keys of %s: shared: %v", table, name, got)
+			}
+		}
+	}
+	env["JWKS_TABLE"] = "no/table"
+	delete(env, "AWS_REGION")
+	_, err := read(env)
+	if err == nil || !strings.Contains(err.Error(), "JWKS_TABLE: ") || !strings.Contains(err.Error(), "AWS_REGION: ") {
+		t.Errorf("got %v, want both mistakes", err)
 	}
 }

@@ -58,10 +58,14 @@ func newAuthorizer(c config, out io.Writer, now func() time.Time) *authorizer {
 		if i.pinned != nil {
 			keys[i.name] = i.pinned
 		} else {
-			keys[i.name] = &jwks.Cache{
+			cache := &jwks.Cache{
 				URI: i.jwksURI, Client: client, TTL: c.ttl, MaxStale: c.maxStale, Now: now,
 				Log: log, Fetches: events.With("issuer", i.name),
 			}
+			if c.table != nil {
+				cache.Store = c.table.Issuer(i.name, i.jwksURI)
+			}
+			keys[i.name] = cache
 		}
 		sources[i.name] = keys[i.name]
 	}

@@ -2,11 +2,14 @@ package jwks
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,8 +29,8 @@ const (
 	recentFetch = 10 * time.Second // a set asked for this lately knows every kid that exists
 )
 
-// A Cache holds one issuer's keys in memory. Readers see an immutable snapshot; one fetch at a time is shared by
-// all who wait for it. Its methods are safe for concurrent use.
+// A Cache holds one issuer's keys in memory. Readers see an immutable snapshot; one search for newer keys at a time is
+// shared by all who wait for it. Its methods are safe for concurrent use.
 //
 // Ages are taken by the wall clock: the process may be frozen for hours, in the middle of anything.
 type Cache struct {
@@ -35,6 +38,7 @@ type Cache struct {
 	Client   *http.Client     // required
 	TTL      time.Duration    // how long keys are fresh
 	MaxStale time.Duration    // how old they may grow while the issuer cannot be reached; at least TTL
+	Store    Store            // the fleet's shared copy, asked before the issuer; nil: there is none
 	Now      func() time.Time // required
 	Log      *slog.Logger     // required
 	Fetches  *slog.Logger     // gets a line for each fetch and its outcome; nil: nobody wants them
@@ -42,23 +46,34 @@ type Cache struct {
 	current atomic.Pointer[snapshot] // nil until the first set
 
 	mu       sync.Mutex
-	flight   *flight // the fetch in progress, if any
-	failures int     // in a row
+	flight   *flight // the search in progress, if any
+	failures int     // fetches that failed in a row
 	failedAt time.Time
 	turns    turns
+	share    share
 }
 
 type snapshot struct {
 	set  *Set
-	sent time.Time // when its request was sent
+	sent time.Time     // when its request was sent
+	due  time.Duration // the age at which newer keys are wanted
 }
 
-// A flight is one fetch. done is closed when its outcome stands.
+// A need is what newer keys are wanted for.
+type need struct {
+	due     bool // those in memory are due, or there are none
+	unknown bool // none in memory is good for the token
+	start   bool // the process starts
+}
+
+// A flight is one search for newer keys. done is closed when its outcome stands.
 type flight struct {
-	sent   time.Time
+	need   need
+	began  time.Time
+	sent   time.Time // after done: when the issuer was asked; zero: it was not
+	err    error     // after done
 	cancel context.CancelFunc
 	done   chan struct{}
-	err    error // after done
 }
 
 var (
@@ -67,54 +82,44 @@ var (
 	errNotAsking = errors.New("unknown kid, and too many were asked for to fetch the keys again yet")
 )
 
-// Verifiers returns the keys under kid that fit alg, and whether the issuer has that kid. It asks the issuer when the
-// keys in memory are older than TTL or do not know the kid, within the limits of back-off and turns. An error means
-// that no answer could be had: no keys young enough, or nobody to ask about the kid.
+// Verifiers returns the keys under kid that fit alg, and whether the issuer has that kid. When the keys in memory are
+// older than TTL or do not know the kid, it looks for newer ones, within the limits of back-off and turns. An error
+// means that no answer could be had: no keys young enough, or nobody to ask about the kid.
 func (c *Cache) Verifiers(ctx context.Context, kid, alg string) (fit []Verifier, known bool, err error) {
-	now := c.now()
-	s := c.current.Load()
-	fresh := s != nil && age(s.sent, now) < c.TTL
-	if s != nil && now.Sub(s.sent) <= c.MaxStale {
-		fit, known = s.set.verifiers(kid, alg)
-	}
-	if fresh && known {
+	fit, known, fresh := c.lookup(kid, alg)
+	if known && fresh {
 		return fit, true, nil
 	}
-
-	f, err := c.join(now, fresh)
-	if err == nil {
-		wait := outcomeWait
-		if known {
-			wait = dueWait
+	ctx, cancel := c.patience(ctx, known)
+	defer cancel()
+	asked, err := c.renew(ctx, need{due: !fresh, unknown: !known})
+	for err == nil && !asked { // the shared copy came
+		if fit, known, _ = c.lookup(kid, alg); known {
+			return fit, true, nil
 		}
-		err = f.wait(ctx, wait)
+		asked, err = c.renew(ctx, need{unknown: true})
 	}
-	if err != nil {
-		if known {
-			return fit, true, nil // old keys serve
-		}
-		if errors.Is(err, errNotAsking) && age(s.sent, now) < recentFetch && s.set.entries > 0 {
-			return nil, false, nil
-		}
-		return nil, false, fmt.Errorf("keys of %s: %w", c.name(), err)
+	if fit, known, _ = c.lookup(kid, alg); known { // by what came, or the old keys serve
+		return fit, true, nil
 	}
-
-	set := c.current.Load().set
-	if set.entries == 0 {
-		return nil, false, fmt.Errorf("keys of %s: %w", c.name(), errEmptySet)
+	s := c.current.Load()
+	switch {
+	case err == nil && s.set.entries > 0:
+		return nil, false, nil
+	case err == nil:
+		err = errEmptySet
+	case (errors.Is(err, errNotAsking) || errors.Is(err, errTaken)) && s != nil && age(s.sent, c.now()) < recentFetch && s.set.entries > 0:
+		return nil, false, nil
 	}
-	fit, known = set.verifiers(kid, alg)
-	return fit, known, nil
+	return nil, false, fmt.Errorf("keys of %s: %w", c.name(), err)
 }
 
-// Refresh fetches the keys for the start of the process and returns when they are there, when the fetch failed, or
-// when ctx is done.
+// Refresh looks for keys at the start of the process and returns when they are there, when none could be had, or when
+// ctx is done.
 func (c *Cache) Refresh(ctx context.Context) error {
-	f, err := c.join(c.now(), false)
-	if err == nil {
-		err = f.wait(ctx, outcomeWait)
-	}
-	if err != nil {
+	ctx, cancel := c.patience(ctx, false)
+	defer cancel()
+	if _, err := c.renew(ctx, need{due: true, unknown: true, start: true}); err != nil {
 		return fmt.Errorf("keys of %s: %w", c.name(), err)
 	}
 	return nil
@@ -129,67 +134,197 @@ func (c *Cache) Age() (d time.Duration, ok bool) {
 	return max(0, c.now().Sub(s.sent)), true
 }
 
-// join returns the fetch in progress or starts one. fresh says that the keys in memory would do but for an
-// unknown kid; starting a fetch then takes a turn.
-func (c *Cache) join(now time.Time, fresh bool) (*flight, error) {
+// lookup asks the keys in memory. Too old, they know no kid.
+func (c *Cache) lookup(kid, alg string) (fit []Verifier, known, fresh bool) {
+	s, now := c.current.Load(), c.now()
+	if s == nil {
+		return nil, false, false
+	}
+	if now.Sub(s.sent) <= c.MaxStale {
+		fit, known = s.set.verifiers(kid, alg)
+	}
+	return fit, known, age(s.sent, now) < s.due
+}
+
+// patience bounds an invocation's wait: short where old keys may serve, and never into the time that the answer needs.
+func (c *Cache) patience(ctx context.Context, old bool) (context.Context, context.CancelFunc) {
+	limit := outcomeWait
+	if old {
+		limit = dueWait
+	}
+	if c.Store != nil {
+		limit += storeTime
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline)-deadlineSpare)
+	}
+	return context.WithTimeout(ctx, limit)
+}
+
+// renew waits for newer keys until ctx is done. asked tells whether they came from the issuer.
+func (c *Cache) renew(ctx context.Context, n need) (asked bool, err error) {
+	f, err := c.join(c.now(), n)
+	if err != nil {
+		return false, err
+	}
+	select {
+	case <-f.done:
+		return !f.sent.IsZero(), f.err
+	case <-ctx.Done():
+		return false, fmt.Errorf("waiting for the fetch: %w", ctx.Err())
+	}
+}
+
+// join returns the flight in progress or starts one. A flight that may not ask the issuer can still look at the
+// shared copy; an error means that there is nothing to be done now.
+func (c *Cache) join(now time.Time, n need) (*flight, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.failures > 0 && age(c.failedAt, now) < backoff(c.failures) {
+	held := c.failures > 0 && age(c.failedAt, now) < backoff(c.failures)
+	if held && !n.unknown {
 		return nil, errBackoff
 	}
+	longest := fetchTime
+	if c.Store != nil {
+		longest += storeTime
+	}
 	if f := c.flight; f != nil {
-		if age(f.sent, now) < fetchTime {
+		if age(f.began, now) < longest {
 			return f, nil
 		}
 		f.cancel() // frozen in mid-flight: whatever it brings is too old
 	}
-	if fresh && !c.turns.take(now) {
-		return nil, errNotAsking
+	look, err := c.mayLook(now, n)
+	if err != nil {
+		return nil, err
+	}
+	var refusal error
+	switch {
+	case held:
+		refusal = errBackoff
+	case !n.due && !c.turns.take(now): // for an unknown kid
+		refusal = errNotAsking
+	}
+	if refusal != nil && !look {
+		return nil, refusal
 	}
 	// Its own context, because an invocation's dies with the invocation.
-	ctx, cancel := context.WithTimeout(context.Background(), fetchTime)
-	f := &flight{sent: now, cancel: cancel, done: make(chan struct{})}
+	ctx, cancel := context.WithTimeout(context.Background(), longest)
+	f := &flight{need: n, began: now, cancel: cancel, done: make(chan struct{})}
 	c.flight = f
-	go c.run(ctx, f, fresh)
+	go c.run(ctx, f, look, refusal)
 	return f, nil
 }
 
-// run fetches, installs what came and settles the flight.
-func (c *Cache) run(ctx context.Context, f *flight, tookTurn bool) {
+// run searches, settles the flight and shares what came.
+func (c *Cache) run(ctx context.Context, f *flight, look bool, refusal error) {
 	defer f.cancel()
+	defer close(f.done)
 	frozen := c.watch(ctx)
-	set, err := fetch(ctx, c.Client, c.URI, c.current.Load(), c.Log.With("uri", c.name()))
-	slept := frozen()
+	v := visit{c: c, need: f.need, left: storeTime}
+	if f.need.start { // no invocation waits
+		v.left = fetchTime
+	}
+	set, text, err := c.search(ctx, f, &v, look, refusal)
+	if c.settle(f, set, err, frozen(), refusal == nil && !f.need.due) {
+		v.put(ctx, text, f.sent)
+	}
+}
 
+// search looks for newer keys where they may be, in this order: the shared copy, then the issuer. It returns what the
+// issuer sent; the shared copy is installed already. A panic on the way is an error, too: in a goroutine of its own it
+// would end the process.
+func (c *Cache) search(ctx context.Context, f *flight, v *visit, look bool, refusal error) (set *Set, text []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			set, err = nil, fmt.Errorf("fetching: panic of type %T", p)
+			c.Log.Error("panic while fetching keys", "uri", c.name(), "stack", string(debug.Stack()))
+		}
+	}()
+	if look {
+		came, err := v.look(ctx)
+		if err != nil {
+			v.fail("reading the shared key set", err)
+		}
+		if came {
+			return nil, nil, nil
+		}
+	}
+	if refusal != nil {
+		return nil, nil, refusal
+	}
+	if came, err := v.take(ctx); came || err != nil {
+		return nil, nil, err
+	}
+	f.sent = c.now()
+	ctx, cancel := context.WithTimeout(ctx, fetchTime)
+	defer cancel()
+	if text, err = fetch(ctx, c.Client, c.URI); err != nil {
+		return nil, nil, err
+	}
+	set, err = c.parse(text)
+	return set, text, err
+}
+
+// settle installs what the issuer sent, unless it is too late, and says whether it did. It counts a failure, unless the
+// process slept: a fetch that died of a freeze tells nothing about the issuer. A turn that was taken for an unknown kid
+// is given back when nothing came of it.
+func (c *Cache) settle(f *flight, set *Set, err error, slept, tookTurn bool) (installed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	defer close(f.done)
-	took := c.now().Sub(f.sent)
-	if err == nil && took > fetchTime {
+	asked, took := !f.sent.IsZero(), c.now().Sub(f.sent)
+	if asked && err == nil && took > fetchTime {
 		err = fmt.Errorf("the reply took %v, at most %v count", took.Round(time.Millisecond), fetchTime)
 	}
-	if err != nil && tookTurn {
+	if tookTurn && (!asked || err != nil) {
 		c.turns.used--
 	}
-	if c.flight != f {
-		f.err = errors.Join(err, errors.New("replaced by a younger fetch"))
-		c.report(f, "frozen", took)
-		return
+	replaced := c.flight != f
+	if replaced {
+		err = errors.Join(err, errors.New("replaced by a younger fetch"))
+	} else {
+		c.flight = nil
 	}
 	f.err = err
-	c.flight = nil
 	switch {
+	case !asked:
 	case err == nil:
-		c.current.Store(&snapshot{set, f.sent})
+		c.install(set, f.sent)
 		c.failures = 0
 		c.report(f, "ok", took, slog.Int("keys", set.entries))
-	case slept:
+		return true
+	case slept || replaced:
 		c.report(f, "frozen", took)
 	default:
 		c.failures++
 		c.failedAt = c.now()
 		c.report(f, "failed", took)
 	}
+	return false
+}
+
+// install makes set the current one, with c.mu held. In a fleet with a Store, not all are due at once.
+func (c *Cache) install(set *Set, sent time.Time) {
+	due := c.TTL
+	if c.Store != nil {
+		due = earliestDue(c.TTL) + rand.N(c.TTL-earliestDue(c.TTL)+1)
+	}
+	c.current.Store(&snapshot{set, sent, due})
+}
+
+// parse reads a key set. When it is the text that the current set came from, that is the set.
+func (c *Cache) parse(text []byte) (*Set, error) {
+	if s := c.current.Load(); s != nil && s.set.hash == sha256.Sum256(text) {
+		return s.set, nil
+	}
+	set, skipped, err := Parse(text)
+	for _, s := range skipped {
+		c.Log.Warn("key skipped", "uri", c.name(), "kty", s.KeyType, "kid", s.KeyID, "why", s.Why)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the reply: %w", err)
+	}
+	return set, nil
 }
 
 // report logs a fetch's outcome: ok, failed, or frozen when it died of a freeze.
@@ -232,21 +367,6 @@ func (c *Cache) watch(ctx context.Context) (slept func() bool) {
 		}
 	}()
 	return look
-}
-
-// wait returns the flight's outcome, or an error when limit or ctx's deadline, less what the answer needs, comes first.
-func (f *flight) wait(ctx context.Context, limit time.Duration) error {
-	if deadline, ok := ctx.Deadline(); ok {
-		limit = min(limit, time.Until(deadline)-deadlineSpare)
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	select {
-	case <-f.done:
-		return f.err
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for the fetch: %w", ctx.Err())
-	}
 }
 
 // name is the URI for errors and logs: without its query, which may hold a secret.

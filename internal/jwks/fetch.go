@@ -2,15 +2,12 @@ package jwks
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
-	"runtime/debug"
 )
 
 const maxBody = 1 << 20 // bytes of a JWKS reply
@@ -52,15 +49,8 @@ func loopback(host string) bool {
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
-// fetch asks for the key set at uri, which its errors do not name. When the reply is the text that old came from, it
-// returns old's set. A panic on the way is an error, too: in a goroutine of its own it would end the process.
-func fetch(ctx context.Context, client *http.Client, uri string, old *snapshot, log *slog.Logger) (set *Set, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			set, err = nil, fmt.Errorf("fetching: panic of type %T", p)
-			log.Error("panic while fetching keys", "stack", string(debug.Stack()))
-		}
-	}()
+// fetch asks for the key set at uri, which its errors do not name.
+func fetch(ctx context.Context, client *http.Client, uri string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, uri, nil)
 	if err != nil {
 		return nil, fmt.Errorf("fetching: %w", withoutURL(err))
@@ -81,17 +71,7 @@ func fetch(ctx context.Context, client *http.Client, uri string, old *snapshot, 
 	if len(body) > maxBody {
 		return nil, fmt.Errorf("reading the reply: more than %d bytes", maxBody)
 	}
-	if old != nil && old.set.hash == sha256.Sum256(body) {
-		return old.set, nil
-	}
-	set, skipped, err := Parse(body)
-	for _, s := range skipped {
-		log.Warn("key skipped", "kty", s.KeyType, "kid", s.KeyID, "why", s.Why)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the reply: %w", err)
-	}
-	return set, nil
+	return body, nil
 }
 
 // withoutURL takes away what net/http puts before an error: the whole URL, which may hold a secret in its query.

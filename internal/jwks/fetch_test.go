@@ -115,7 +115,7 @@ func TestReplyIsClosed(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{200, 503} {
 		r := &reply{status: status, Reader: strings.NewReader("{")}
-		if _, err := fetch(t.Context(), &http.Client{Transport: r}, uri, nil, slog.New(slog.DiscardHandler)); err == nil || !r.closed {
+		if _, err := fetch(t.Context(), &http.Client{Transport: r}, uri); (err == nil) != (status == 200) || !r.closed {
 			t.Errorf("%d: %v, closed: %v", status, err, r.closed)
 		}
 	}

@@ -1,0 +1,248 @@
+package jwks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+)
+
+const (
+	storeTime = 350 * time.Millisecond // what the Store may add to an invocation, all in all
+	lookEvery = time.Second            // between two looks at the shared copy that found nothing newer
+	maxShared = 16 << 10               // bytes of a set that is shared; a write is billed by size
+	warnEvery = time.Minute
+)
+
+// polls are the waits between looks for the set that another environment is fetching.
+var polls = []time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 150 * time.Millisecond}
+
+// earliestDue is the age at which the first environment of a fleet looks for newer keys; the last one does at ttl.
+func earliestDue(ttl time.Duration) time.Duration { return ttl / 5 * 4 }
+
+var errTaken = errors.New("another environment has the turn to ask the issuer")
+
+// share is what a Cache knows of its Store. Cache.mu guards it.
+type share struct {
+	last      Copy      // as last seen, without its Set
+	dueLook   time.Time // the last look for keys that were due,
+	kidLook   time.Time // and for an unknown kid
+	failures  int       // in a row
+	failedAt  time.Time
+	warnedAt  time.Time
+	mine      time.Time // the turn that this process took last
+	oversized time.Time // when a set too large to share was last sent for
+}
+
+// resting says whether the Store is left alone for a while, because it failed or the issuer's set is too large for it.
+func (s *share) resting(now time.Time, ttl time.Duration) bool {
+	return s.failures > 0 && age(s.failedAt, now) < backoff(s.failures) || age(s.oversized, now) < ttl
+}
+
+// mayLook says whether the shared copy is to be looked at now. It is an error when there is nothing to do at all: a
+// look a moment ago found that another environment has the turn.
+func (c *Cache) mayLook(now time.Time, n need) (bool, error) {
+	if c.Store == nil || c.share.resting(now, c.TTL) {
+		return false, nil
+	}
+	last := &c.share.dueLook
+	if n.unknown {
+		last = &c.share.kidLook
+	}
+	if n.start || age(*last, now) >= lookEvery {
+		*last = now
+		return true, nil
+	}
+	if !c.share.last.Free(now) {
+		return false, errTaken
+	}
+	return false, nil
+}
+
+// A visit is what one flight does with the Store. It is help, never a condition: whatever goes wrong in it, the flight
+// goes on without.
+type visit struct {
+	c     *Cache
+	need  need
+	left  time.Duration // of storeTime
+	alone bool          // the Store is of no use to this flight
+	turn  time.Time     // what proves the turn; zero: it has none
+}
+
+// take takes the turn to ask the issuer. Where another environment has it, it waits for what that one brings; came says
+// that it brought what the flight is for. Without an error, and nothing come, the issuer may be asked.
+func (v *visit) take(ctx context.Context) (came bool, err error) {
+	c := v.c
+	if c.Store == nil || v.alone {
+		return false, nil
+	}
+	c.mu.Lock()
+	share, now := c.share, c.now()
+	c.mu.Unlock()
+	if share.resting(now, c.TTL) {
+		return false, nil
+	}
+	if !share.last.Free(now) {
+		if share.last.NextTurn.Equal(share.mine) { // nobody is asking: this process did, and it was not what it needs
+			return false, errTaken
+		}
+		return v.poll(ctx)
+	}
+	turn, ok := time.Time{}, false
+	err = v.do(ctx, func(ctx context.Context) (err error) {
+		turn, ok, err = c.Store.Take(ctx, now)
+		return err
+	})
+	switch {
+	case err != nil:
+		v.fail("taking the turn to ask the issuer", err)
+		return false, nil
+	case !ok:
+		return v.poll(ctx)
+	}
+	v.turn = turn
+	c.mu.Lock()
+	c.share.mine, c.share.last.NextTurn = turn, turn
+	c.mu.Unlock()
+	return false, nil
+}
+
+// poll waits for the set that another environment is fetching: at the start for as long as there are no keys at all.
+func (v *visit) poll(ctx context.Context) (came bool, err error) {
+	for i := 0; i < len(polls) || v.need.start && v.c.current.Load() == nil; i++ {
+		pause := polls[min(i, len(polls)-1)]
+		if v.left <= pause {
+			break
+		}
+		select {
+		case <-time.After(pause):
+			v.left -= pause
+		case <-ctx.Done():
+			return false, errTaken
+		}
+		came, err := v.look(ctx)
+		if err != nil && v.left <= 0 {
+			break // its time was cut: no failure of the Store
+		}
+		if err != nil {
+			v.fail("reading the shared key set", err)
+		}
+		if came || v.alone {
+			return came, nil
+		}
+	}
+	return false, errTaken
+}
+
+// look reads the shared copy and installs it if it is newer than what is in memory. It came if it is what the flight is
+// for: keys that nobody would call due, or for an unknown kid newer ones than before.
+func (v *visit) look(ctx context.Context) (came bool, err error) {
+	c := v.c
+	var copy Copy
+	err = v.do(ctx, func(ctx context.Context) (err error) {
+		copy, err = c.Store.Read(ctx, v.need.unknown)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	set, err := c.usable(copy)
+	if err != nil {
+		c.storeWarns("reading the shared key set", err)
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	c.share.last = Copy{Sent: copy.Sent, NextTurn: copy.NextTurn}
+	if c.share.oversized = (time.Time{}); len(copy.Set) == 0 && copy.Sent.Sub(now) <= clockSkew {
+		c.share.oversized = copy.Sent
+		v.alone = age(copy.Sent, now) < c.TTL
+	}
+	if s := c.current.Load(); set == nil || s != nil && !copy.Sent.After(s.sent) {
+		return false, nil
+	}
+	c.install(set, copy.Sent)
+	if !v.need.due || age(copy.Sent, now) < earliestDue(c.TTL) {
+		c.share.failures = 0
+		return true, nil
+	}
+	return false, nil
+}
+
+// usable is the set of a shared copy, judged like one from the network; nil, with an error when it is damaged, if it is
+// absent, too large, or too old to serve.
+func (c *Cache) usable(copy Copy) (*Set, error) {
+	age := c.now().Sub(copy.Sent)
+	switch {
+	case len(copy.Set) == 0 || age > c.MaxStale:
+		return nil, nil
+	case age < -clockSkew:
+		return nil, fmt.Errorf("it is dated %v ahead", -age.Round(time.Second))
+	}
+	return c.parse(copy.Set)
+}
+
+// put shares the set that the turn was for. Who was overtaken loses: his set may be older than the one that is there.
+func (v *visit) put(ctx context.Context, text []byte, sent time.Time) {
+	c := v.c
+	if v.turn.IsZero() {
+		return
+	}
+	if len(text) > maxShared {
+		c.storeWarns("sharing the key set", fmt.Errorf("it has %d bytes, at most %d are shared: each environment asks the issuer by itself", len(text), maxShared))
+		text = nil
+	}
+	err := v.do(ctx, func(ctx context.Context) error {
+		_, err := c.Store.Put(ctx, v.turn, Copy{Set: text, Sent: sent}, sent.Add(c.MaxStale))
+		return err
+	})
+	if err != nil {
+		v.fail("sharing the key set", err)
+		return
+	}
+	c.mu.Lock()
+	c.share.failures = 0
+	c.mu.Unlock()
+}
+
+// do makes one call to the Store in the time that is left. A panic in it is its error.
+func (v *visit) do(ctx context.Context, call func(context.Context) error) (err error) {
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, min(v.left, storeTime))
+	defer func() {
+		cancel()
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic of type %T", p)
+			v.c.Log.Error("panic in the store of shared key sets", "stack", string(debug.Stack()))
+		}
+		v.left -= time.Since(start)
+	}()
+	return call(ctx)
+}
+
+// fail goes on without the Store and lets it rest for a while.
+func (v *visit) fail(doing string, err error) {
+	c := v.c
+	v.alone = true
+	c.mu.Lock()
+	c.share.failures++
+	c.share.failedAt = c.now()
+	c.mu.Unlock()
+	c.storeWarns(doing, err)
+}
+
+// storeWarns logs what is wrong with the Store, once in warnEvery.
+func (c *Cache) storeWarns(doing string, err error) {
+	c.mu.Lock()
+	now := c.now()
+	silent := age(c.share.warnedAt, now) < warnEvery
+	if !silent {
+		c.share.warnedAt = now
+	}
+	c.mu.Unlock()
+	if !silent {
+		c.Log.Warn(doing, "uri", c.name(), "error", err)
+	}
+}
