@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-store test-deploy test-sam test-aws aws-parameters build unit e2e judges judges-need events build-AuthorizerFunction build-ProtectedFunction sam-build deploy lint fuzz bench cover clean
+.PHONY: help run test test-store test-deploy test-sam test-aws aws-parameters build unit e2e e2e-store judges judges-need events build-AuthorizerFunction build-ProtectedFunction sam-build deploy lint fuzz bench cover clean
 
 # SAM as make test-deploy and make test-sam have installed it, where there is no other.
 export PATH := $(PATH):$(CURDIR)/.tools/sam/bin
@@ -42,8 +42,8 @@ LAMBDA_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags lambda.no
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
-run: build ## the whole path on this machine (API_PORT, ZUPLO_PORT, ALG, TOKENS=fresh|cached); Ctrl-C ends it
-	@build/local -api-port $(API_PORT) -zuplo-port $(ZUPLO_PORT) -alg $(ALG) -tokens $(TOKENS)
+run: build $(if $(filter 1,$(STORE)),.tools/ministack/installed) ## the whole path on this machine (API_PORT, ZUPLO_PORT, ALG, TOKENS=fresh|cached, STORE=1); Ctrl-C ends it
+	@$(if $(filter 1,$(STORE)),targets/with-store.sh) build/local -api-port $(API_PORT) -zuplo-port $(ZUPLO_PORT) -alg $(ALG) -tokens $(TOKENS)
 
 test: unit e2e ## unit tests with -race and coverage, then the end-to-end suite against the local stack
 	@echo "left out, for it is Go only: the shared store on a DynamoDB, make test-store STORE=ministack and STORE=dynamodb-local"
@@ -138,6 +138,10 @@ judges-need:
 judges/node_modules/installed: judges/package-lock.json | judges-need
 	cd judges && npm ci
 	touch $@
+
+# Keys that are shared outlive the process that fetched them, so the cases that count each process's fetches do not hold.
+e2e-store: build .tools/ministack/installed ## the cases about shared keys, and the plain ones, with a table in ministack's DynamoDB
+	@LEEWAY=0s MAX_TOKEN_AGE=1h TARGET='local, shared keys' targets/with-store.sh $(call SUITE,store,-run 'TestShared|TestAllow|TestGateway|TestZuplo|TestReject/(header|EdDSA)')
 
 events: ## the event files for sam local invoke anew, with new keys
 	rm -f events/*.json

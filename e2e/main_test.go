@@ -32,6 +32,7 @@ const (
 	Audience Need = "audience" // AUDIENCE: the target checks it
 	MaxAge   Need = "maxage"   // MAX_TOKEN_AGE: the target checks it
 	ShortTTL Need = "shortttl" // JWKS_TTL at most 2s, JWKS_MAX_STALE 5s to 10s: ages can be waited for
+	Shared   Need = "shared"   // JWKS_TABLE: the target's environments share their keys
 	LongTTL  Need = "longttl"  // JWKS_TTL at least 1m: no due refresh blurs a count of fetches
 )
 
@@ -116,6 +117,7 @@ func fromEnv(getenv func(string) string) (*target, error) {
 		Audience: tg.audience != "",
 		MaxAge:   tg.maxAge > 0,
 		ShortTTL: tg.ttl <= 2*time.Second && tg.maxStale >= 5*time.Second && tg.maxStale <= 10*time.Second,
+		Shared:   getenv("JWKS_TABLE") != "",
 		LongTTL:  tg.ttl >= time.Minute,
 	}
 	if tg.issuer == "" {

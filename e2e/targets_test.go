@@ -17,6 +17,10 @@ type limit struct {
 var limits = []limit{
 	{"local", "one stack has short times or long ones; make test starts both", ShortTTL},
 	{"local", "one stack has short times or long ones; make test starts both", LongTTL},
+	{"local", "make test is Go only; make e2e-store has a table", Shared},
+	{"ministack", "it starts a function's processes when it likes", Shared},
+	{"sam local", "pinned keys are not shared", Shared},
+	{"AWS", "the table is the stack's own affair", Shared},
 	{"ministack", "it neither freezes the functions' processes nor cuts their connections", Freeze},
 	{"ministack", "it starts a function's processes when it likes", Cold},
 	{"ministack", "it does not count invocations", Count},

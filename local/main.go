@@ -27,7 +27,8 @@ import (
 )
 
 // handedOn are the authorizer's variables that are taken over from this process's environment.
-var handedOn = []string{"ALGORITHMS", "LEEWAY", "MAX_TOKEN_AGE", "PRINCIPAL_CLAIM", "JWKS_TTL", "JWKS_MAX_STALE", "POLICY_EXPIRY", "LOG_LEVEL"}
+var handedOn = []string{"ALGORITHMS", "LEEWAY", "MAX_TOKEN_AGE", "PRINCIPAL_CLAIM", "JWKS_TTL", "JWKS_MAX_STALE", "JWKS_TABLE",
+	"AWS_ENDPOINT_URL_DYNAMODB", "POLICY_EXPIRY", "LOG_LEVEL"}
 
 func main() {
 	var o options

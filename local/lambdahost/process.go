@@ -157,7 +157,7 @@ func (h *Host) environment(api string) []string {
 	return []string{
 		"AWS_LAMBDA_RUNTIME_API=" + api,
 		"AWS_LAMBDA_FUNCTION_NAME=" + h.fn.Name, "AWS_LAMBDA_FUNCTION_VERSION=$LATEST", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=128",
-		"AWS_REGION=us-east-1", "LAMBDA_TASK_ROOT=" + filepath.Dir(h.fn.Binary), "_HANDLER=bootstrap",
+		"AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=local", "AWS_SECRET_ACCESS_KEY=local", "LAMBDA_TASK_ROOT=" + filepath.Dir(h.fn.Binary), "_HANDLER=bootstrap",
 		"TZ=:UTC", "PATH=/usr/local/bin:/usr/bin:/bin",
 	}
 }
