@@ -101,9 +101,6 @@ func New(getenv func(string) string, name string) (*Table, error) {
 		Credentials:  aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return credentials, nil }),
 		HTTPClient:   client{jwks.NewClient()},
 		Retryer:      aws.NopRetryer{}, // a second call is for the next invocation
-		// DynamoDB Local sends none, and TLS knows better.
-		DisableValidateResponseChecksum: true,
-		AccountIDEndpointMode:           aws.AccountIDEndpointModeDisabled,
 	})}, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
 	"maps"
 	"net"
@@ -17,6 +18,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
 	"zuplo-lambda-authorizer/internal/jwks"
 )
@@ -114,6 +117,36 @@ func noSecrets(t *testing.T, err error) {
 	}
 }
 
+// asking records the URL that a client asks, and does not.
+type asking struct{ url string }
+
+func (a *asking) Do(r *http.Request) (*http.Response, error) {
+	a.url = r.URL.String()
+	return nil, errors.New("not asked")
+}
+
+func TestEndpoint(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ region, endpoint, want string }{
+		{"us-east-1", "", "https://dynamodb.us-east-1.amazonaws.com/"},
+		{"cn-north-1", "", "https://dynamodb.cn-north-1.amazonaws.com.cn/"},
+		{"us-gov-west-1", "", "https://dynamodb.us-gov-west-1.amazonaws.com/"},
+		{"us-east-1", "https://vpce-1.dynamodb.us-east-1.vpce.amazonaws.com", "https://vpce-1.dynamodb.us-east-1.vpce.amazonaws.com/"},
+	} {
+		env := environment(row.endpoint)
+		env["AWS_REGION"] = row.region
+		table, err := New(getenv(env), "the-table")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var a asking
+		table.client = dynamodb.New(table.client.Options(), func(o *dynamodb.Options) { o.HTTPClient = &a })
+		if _, err := table.Issuer(issuer, uri).Read(t.Context(), false); err == nil || a.url != row.want {
+			t.Errorf("in %s it asks %q, want %q (%v)", row.region, a.url, row.want, err)
+		}
+	}
+}
+
 // A call is a request as it came in.
 type call struct {
 	*http.Request
@@ -134,7 +167,6 @@ func answering(t *testing.T, status int, answer string) (table *Table, calls fun
 		got = append(got, c)
 		mu.Unlock()
 		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
-		w.Header().Set("X-Amz-Crc32", "1") // wrong
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, answer)
 	}))
