@@ -20,8 +20,8 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -41,10 +41,17 @@ type Table struct {
 	time   time.Duration // callTime
 }
 
-var (
-	tableName  = regexp.MustCompile(`^[A-Za-z0-9_.-]{3,255}$`)
-	regionName = regexp.MustCompile(`^[a-z0-9-]{1,63}$`)
+const (
+	lower  = "abcdefghijklmnopqrstuvwxyz"
+	upper  = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	digits = "0123456789"
 )
+
+// of reports whether s is of these characters, low to high of them. Regular expressions would be compiled at the start of
+// each process, those without a table, too, and take longer than most of it.
+func of(characters, s string, low, high int) bool {
+	return len(s) >= low && len(s) <= high && strings.Trim(s, characters) == ""
+}
 
 // New returns the table of that name without asking for it. Credentials, region and endpoint come from the variables
 // that Lambda and AWS's tools use: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN; AWS_REGION, else
@@ -62,7 +69,7 @@ func New(getenv func(string) string, name string) (*Table, error) {
 		return variables[0], ""
 	}
 
-	if !tableName.MatchString(name) {
+	if !of(lower+upper+digits+"_.-", name, 3, 255) {
 		wrong("JWKS_TABLE", "not the name of a DynamoDB table: 3 to 255 letters, digits, underscores, hyphens and dots")
 	}
 	credentials := aws.Credentials{
@@ -80,7 +87,7 @@ func New(getenv func(string) string, name string) (*Table, error) {
 	switch {
 	case region == "":
 		wrong(variable, "required by JWKS_TABLE")
-	case !regionName.MatchString(region):
+	case !of(lower+digits+"-", region, 1, 63):
 		wrong(variable, "not the name of a region, such as us-east-1")
 	}
 	var endpoint *string
@@ -212,8 +219,6 @@ var causes = map[string]string{
 	"ProvisionedThroughputExceededException": "throttled",
 }
 
-var errorCode = regexp.MustCompile(`^[A-Za-z]{1,64}$`)
-
 const noCode = "UnknownError" // the SDK's word for an error without one
 
 // What the SDK's errors can say, by the methods that they have.
@@ -244,7 +249,7 @@ func cause(ctx context.Context, err error) error {
 	}
 	status := answer.HTTPStatusCode()
 	named, ok := errors.AsType[codeError](err)
-	if !ok || !errorCode.MatchString(named.ErrorCode()) || named.ErrorCode() == noCode {
+	if !ok || !of(lower+upper, named.ErrorCode(), 1, 64) || named.ErrorCode() == noCode {
 		return fmt.Errorf("an answer that is not DynamoDB's, status %d", status)
 	}
 	if what := causes[named.ErrorCode()]; what != "" {
