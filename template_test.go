@@ -153,6 +153,7 @@ func TestEveryVariableIsAParameter(t *testing.T) {
 			equal(t, parameter+"'s Default", at(p, "Default"), "")
 		}
 	}
+	want["JWKS_TABLE"] = object{"Fn::If": []any{"Shared", ref("AuthorizerJwks"), ""}}
 	equal(t, "AuthorizerFunction's environment", env, want)
 	equal(t, "ProtectedFunction's environment", at(tmpl, "Resources", "ProtectedFunction", "Properties", "Environment"), nil)
 
@@ -225,6 +226,7 @@ func TestParametersAreDescribedAndConstrained(t *testing.T) {
 		"ReauthorizeEvery": {"Default": "300", "MinValue": "0", "MaxValue": "3600"},
 		"TokenHeader":      {"Default": "Authorization"},
 		"WithApi":          {"Default": "true", "AllowedValues": []any{"true", "false"}},
+		"SharedJwks":       {"Default": "false", "AllowedValues": []any{"true", "false"}},
 		"PolicyExpiry":     {"AllowedValues": []any{"", "on", "off"}},
 		"LogLevel":         {"AllowedValues": []any{"", "DEBUG", "INFO", "WARN", "ERROR"}},
 
@@ -365,18 +367,27 @@ func TestFunctions(t *testing.T) {
 			"Principal": object{"Service": "lambda.amazonaws.com"},
 			"Action":    "sts:AssumeRole",
 		}))
-		equal(t, role+"'s policies", at(r, "Policies"), []any{
+		policies := []any{
 			object{"PolicyName": "logs", "PolicyDocument": policy(object{
 				"Effect":   "Allow",
 				"Action":   []any{"logs:CreateLogStream", "logs:PutLogEvents"},
 				"Resource": getAtt(logs + ".Arn"),
 			})},
+		}
+		if name == "AuthorizerFunction" {
+			policies = append(policies, object{"Fn::If": []any{"Shared", object{"PolicyName": "jwks", "PolicyDocument": policy(object{
+				"Effect":   "Allow",
+				"Action":   []any{"dynamodb:GetItem", "dynamodb:UpdateItem"},
+				"Resource": getAtt("AuthorizerJwks.Arn"),
+			})}, ref("AWS::NoValue")}})
+		}
+		equal(t, role+"'s policies", at(r, "Policies"), append(policies,
 			object{"Fn::If": []any{"Traced", object{"PolicyName": "xray", "PolicyDocument": policy(object{
 				"Effect":   "Allow",
 				"Action":   []any{"xray:PutTraceSegments", "xray:PutTelemetryRecords"},
 				"Resource": "*",
 			})}, ref("AWS::NoValue")}},
-		})
+		))
 	}
 	equal(t, "condition Reserved", at(tmpl, "Conditions", "Reserved"), given("ReservedConcurrency"))
 	equal(t, "AuthorizerFunction's concurrency", at(tmpl, "Resources", "AuthorizerFunction", "Properties", "ReservedConcurrentExecutions"),
@@ -387,6 +398,22 @@ func TestFunctions(t *testing.T) {
 		"OtherMethods": object{"Type": "Api", "Properties": object{"RestApiId": ref("Api"), "Path": "/protected", "Method": "ANY"}},
 	})
 	equal(t, "AuthorizerFunction's events", at(tmpl, "Resources", "AuthorizerFunction", "Properties", "Events"), nil)
+}
+
+// The table goes with the stack, costs nothing while nobody asks, and is there only where it is wanted. That the keys and
+// the attribute of its TTL are those that the authorizer writes is tested where a DynamoDB is at hand.
+func TestSharedJwks(t *testing.T) {
+	tmpl := template(t)
+	equal(t, "condition Shared", at(tmpl, "Conditions", "Shared"), object{"Fn::Equals": []any{ref("SharedJwks"), "true"}})
+	equal(t, "tables", keys(resourcesOf(tmpl, "AWS::DynamoDB::Table")), []string{"AuthorizerJwks"})
+	table := at(tmpl, "Resources", "AuthorizerJwks")
+	equal(t, "AuthorizerJwks is deleted with the stack", []any{at(table, "DeletionPolicy"), at(table, "UpdateReplacePolicy")}, []any{"Delete", "Delete"})
+	p := at(table, "Properties")
+	// A name of its own would keep a changed table from taking the old one's place.
+	equal(t, "AuthorizerJwks's members", keys(p), []string{"AttributeDefinitions", "BillingMode", "KeySchema", "SSESpecification", "TimeToLiveSpecification"})
+	equal(t, "AuthorizerJwks's BillingMode", at(p, "BillingMode"), "PAY_PER_REQUEST")
+	equal(t, "AuthorizerJwks's SSESpecification", at(p, "SSESpecification"), object{"SSEEnabled": "true"})
+	equal(t, "AuthorizerJwks's TTL", at(p, "TimeToLiveSpecification", "Enabled"), "true")
 }
 
 // given is the condition that a parameter is not empty.
@@ -421,6 +448,8 @@ func TestWithApi(t *testing.T) {
 			want = "Logged"
 		case kind == "AWS::Logs::MetricFilter" || strings.HasPrefix(kind, "AWS::CloudWatch::"):
 			want = "Monitored"
+		case name == "AuthorizerJwks":
+			want = "Shared"
 		case strings.HasPrefix(name, "Authorizer"):
 			want = nil
 		}

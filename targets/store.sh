@@ -42,7 +42,7 @@ until curl -so /dev/null "$ready"; do
 	sleep 0.2
 done
 ready_after=$SECONDS
-STORE_ENDPOINT=http://127.0.0.1:4566 build/jwkstable.test -test.count=1 -test.run '^TestDynamoDB$' -test.v >build/store.log 2>&1 ||
+(cd internal/jwkstable && STORE_ENDPOINT=http://127.0.0.1:4566 ../../build/jwkstable.test -test.count=1 -test.run '^TestDynamoDB$' -test.v) >build/store.log 2>&1 ||
 	{ grep -v '^=== \|^ *--- PASS' build/store.log >&2 && exit 1; }
 passed=$(grep -c '^ *--- PASS' build/store.log)
 echo "$store, ready after $ready_after s: $passed cases passed"

@@ -12,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"go.yaml.in/yaml/v3"
+
 	"zuplo-lambda-authorizer/internal/jwks/storetest"
 )
 
@@ -24,18 +26,12 @@ func TestDynamoDB(t *testing.T) {
 	ctx := context.Background() // the parallel cases outlive the test's own
 	table := &table{T: t, Table: tableAt(t, endpoint)}
 	table.time = 10 * time.Second // how fast it is is not asked
-	_, err := table.client.CreateTable(ctx, &dynamodb.CreateTableInput{
-		TableName:   &table.name,
-		BillingMode: types.BillingModePayPerRequest,
-		AttributeDefinitions: []types.AttributeDefinition{
-			{AttributeName: aws.String("issuer"), AttributeType: types.ScalarAttributeTypeS},
-			{AttributeName: aws.String("uri"), AttributeType: types.ScalarAttributeTypeS},
-		},
-		KeySchema: []types.KeySchemaElement{
-			{AttributeName: aws.String("issuer"), KeyType: types.KeyTypeHash},
-			{AttributeName: aws.String("uri"), KeyType: types.KeyTypeRange},
-		},
-	})
+	create, ttl := deployed(t)
+	create.TableName = &table.name
+	if attributes(new(storetest.Item))[ttl] == nil {
+		t.Errorf("the TTL attribute is %s, which is none of an item", ttl)
+	}
+	_, err := table.client.CreateTable(ctx, create)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,6 +41,47 @@ func TestDynamoDB(t *testing.T) {
 		}
 	})
 	storetest.Run(t, table)
+}
+
+// deployed is the table of template.yaml, and its TTL attribute.
+func deployed(t *testing.T) (table *dynamodb.CreateTableInput, ttl string) {
+	t.Helper()
+	var template struct {
+		Resources struct {
+			AuthorizerJwks struct {
+				Properties struct {
+					BillingMode          types.BillingMode `yaml:"BillingMode"`
+					AttributeDefinitions []struct {
+						AttributeName string                    `yaml:"AttributeName"`
+						AttributeType types.ScalarAttributeType `yaml:"AttributeType"`
+					} `yaml:"AttributeDefinitions"`
+					KeySchema []struct {
+						AttributeName string        `yaml:"AttributeName"`
+						KeyType       types.KeyType `yaml:"KeyType"`
+					} `yaml:"KeySchema"`
+					TimeToLiveSpecification struct {
+						AttributeName string `yaml:"AttributeName"`
+					} `yaml:"TimeToLiveSpecification"`
+				} `yaml:"Properties"`
+			} `yaml:"AuthorizerJwks"`
+		} `yaml:"Resources"`
+	}
+	text, err := os.ReadFile("../../template.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(text, &template); err != nil {
+		t.Fatal(err)
+	}
+	p := template.Resources.AuthorizerJwks.Properties
+	table = &dynamodb.CreateTableInput{BillingMode: p.BillingMode}
+	for _, a := range p.AttributeDefinitions {
+		table.AttributeDefinitions = append(table.AttributeDefinitions, types.AttributeDefinition{AttributeName: &a.AttributeName, AttributeType: a.AttributeType})
+	}
+	for _, k := range p.KeySchema {
+		table.KeySchema = append(table.KeySchema, types.KeySchemaElement{AttributeName: &k.AttributeName, KeyType: k.KeyType})
+	}
+	return table, p.TimeToLiveSpecification.AttributeName
 }
 
 // A table as storetest sees it, with the items behind it.
