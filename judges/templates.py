@@ -40,9 +40,8 @@ def main():
                 sys.exit(f"translating {source}, parameters {variant}: {[c.message for c in e.causes]}")
             translated[str(out.relative_to(ROOT))] = source
         print(f"{source}: translated with {list(translated.values()).count(source)} sets of parameters")
-    defaults = {f: source for f, source in translated.items() if f.endswith(".defaults.json")}
     faults = judge("cfn-lint", cfn_lint(translated))
-    faults += judge("checkov", checkov(defaults | {source: source for source in defaults.values()}))
+    faults += judge("checkov", checkov(translated | {source: source for source in translated.values()}))
     sys.exit(faults > 0)
 
 
