@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -117,12 +118,14 @@ func noSecrets(t *testing.T, err error) {
 	}
 }
 
-// asking records the URL that a client asks, and does not.
-type asking struct{ url string }
+// doing is a client that does not need the network.
+type doing func(*http.Request) (*http.Response, error)
 
-func (a *asking) Do(r *http.Request) (*http.Response, error) {
-	a.url = r.URL.String()
-	return nil, errors.New("not asked")
+func (d doing) Do(r *http.Request) (*http.Response, error) { return d(r) }
+
+// through replaces a table's client.
+func (t *Table) through(client doing) {
+	t.client = dynamodb.New(t.client.Options(), func(o *dynamodb.Options) { o.HTTPClient = client })
 }
 
 func TestEndpoint(t *testing.T) {
@@ -139,10 +142,13 @@ func TestEndpoint(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var a asking
-		table.client = dynamodb.New(table.client.Options(), func(o *dynamodb.Options) { o.HTTPClient = &a })
-		if _, err := table.Issuer(issuer, uri).Read(t.Context(), false); err == nil || a.url != row.want {
-			t.Errorf("in %s it asks %q, want %q (%v)", row.region, a.url, row.want, err)
+		var asked string
+		table.through(func(r *http.Request) (*http.Response, error) {
+			asked = r.URL.String()
+			return nil, errors.New("not asked")
+		})
+		if _, err := table.Issuer(issuer, uri).Read(t.Context(), false); err == nil || asked != row.want {
+			t.Errorf("in %s it asks %q, want %q (%v)", row.region, asked, row.want, err)
 		}
 	}
 }
@@ -414,6 +420,41 @@ func TestAnswerInParts(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// Whatever the answer: a copy, or an error in words of ours.
+func FuzzAnswer(f *testing.F) {
+	for _, seed := range []struct {
+		status int
+		body   string
+	}{
+		{200, `{}`}, {200, `{"Item":{"jwks":{"B":"e30="},"sent":{"N":"1"},"next_turn":{"N":"1"}}}`}, {200, `{"Item":{"jwks":{"M":{"a":{"L":[{"BOOL":true}]}}}}}`},
+		{200, `{"Item":null}`}, {200, `null`}, {200, ``}, {200, `{"Item":{"sent":{"N":"1e400"},"jwks":{"BS":["AA=="]},"next_turn":{"NULL":true}}}`},
+		{400, `{"__type":"a#ConditionalCheckFailedException","Item":{"jwks":{"B":1}}}`}, {400, `{"__type":1}`}, {500, `{"code":"x y"}`}, {0, `{}`}, {-1, ``},
+		{200, `{"Item":{"":{"L":[,{} ]`}, // the SDK's later versions panic
+	} {
+		f.Add(seed.status, seed.body)
+	}
+	f.Fuzz(func(t *testing.T, status int, body string) {
+		table, err := New(getenv(environment("http://localhost")), "the-table")
+		if err != nil {
+			t.Fatal(err)
+		}
+		table.through(func(r *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+		})
+		for _, o := range operations {
+			ok, err := o.do(t.Context(), table.Issuer(issuer, uri))
+			if err == nil {
+				continue
+			}
+			noSecrets(t, err)
+			ours := regexp.MustCompile(`^[a-z -]+: ((an answer that is not DynamoDB's|((denied|throttled|absent): )?[A-Za-z]{1,64}), status -?\d+|no answer, or none that is HTTP)$`)
+			if ok || !ours.MatchString(err.Error()) {
+				t.Errorf("%v, %q", ok, err)
+			}
+		}
+	})
 }
 
 // The time of whoever waits ends a call, too, and without time there is none.
