@@ -62,6 +62,12 @@ at() {
 # standin API FLAGS...: the stand-in for Zuplo before that API, for the command after --.
 standin() { build/local -zuplo-port $ZUPLO_PORT -api "$@"; }
 
+# dynamodb OPERATION JSON: its answer.
+dynamodb() {
+	curl -sf "$AWS_ENDPOINT_URL" -d "$2" -H 'Content-Type: application/x-amz-json-1.0' -H "X-Amz-Target: DynamoDB_20120810.$1" \
+		-H 'Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=test'
+}
+
 # One request at a time: a second process of the authorizer would keep keys of another age.
 suite=(go -C e2e test -count=1 -parallel 1 -timeout 15m)
 
@@ -96,6 +102,14 @@ step "sam deploy with another Audience, and the cases that are about it"
 ours Audience=another-origin Monitoring=false
 TARGET='ministack, updated' standin "$api" -audience another-origin -- "${suite[@]}" -run '/EdDSA/(the_issuer|wrong_aud)'
 
+step "sam deploy with SharedJwks: the keys come to lie in the table"
+ours Audience=another-origin Monitoring=false SharedJwks=true
+TARGET='ministack, shared keys' standin "$api" -audience another-origin -- "${suite[@]}" -run 'TestAllow/EdDSA|TestZuplo'
+table=$(dynamodb ListTables '{}' | sed -n 's/.*"TableNames": *\["\([^"]*\)"\].*/\1/p')
+items=$(dynamodb Scan "{\"TableName\": \"$table\"}")
+grep -q '"Count": *1,' <<<"$items" && grep -q "127.0.0.1:$ZUPLO_PORT" <<<"$items" && grep -q '"jwks": *{"B":' <<<"$items" ||
+	{ echo "the table of shared keys, $table, holds $items" >&2 && exit 1; }
+
 step "a stage with the test keys pinned, in the place of one on AWS: make test-aws"
 targets/aws.sh parameters >"$work/parameters.yaml"
 deploy "file://$work/parameters.yaml" Architecture="$ARCH" Monitoring=false
@@ -114,4 +128,5 @@ for stack in orders zuplo-lambda-authorizer; do
 	! output $stack ApiUrl >/dev/null 2>&1 || { echo "the stack $stack is still there" >&2 && exit 1; }
 done
 [ "$(curl -s -o "$work/answer" -w '%{http_code}' "$api/protected")" = 404 ] || { echo "the deleted API still answers: $(cat "$work/answer")" >&2 && exit 1; }
+dynamodb ListTables '{}' | grep -q '"TableNames": *\[\]' || { echo "the table of shared keys is still there" >&2 && exit 1; }
 step "done"
