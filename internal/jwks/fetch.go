@@ -15,10 +15,13 @@ const maxBody = 1 << 20 // bytes of a JWKS reply
 // NewClient returns the HTTP client for a Cache: without keep-alives, for a connection does not survive the freezing
 // of the process, and without redirects, for the JWKS is where the configuration says.
 func NewClient() *http.Client {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.DisableKeepAlives = true
-	t.MaxResponseHeaderBytes = 64 << 10
-	t.Protocols = new(http.Protocols)
+	// Not a clone of the default one, which would go on offering HTTP/2 in the TLS handshake, and then not speak it.
+	t := &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DisableKeepAlives:      true,
+		MaxResponseHeaderBytes: 64 << 10,
+		Protocols:              new(http.Protocols),
+	}
 	t.Protocols.SetHTTP1(true) // one request per connection: HTTP/2 would only cost CPU
 	return &http.Client{
 		Transport:     t,

@@ -2,6 +2,8 @@ package jwks
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
@@ -68,8 +70,7 @@ func TestFetch(t *testing.T) {
 			srv.Config.ConnState = connCounter(&connections)
 			srv.StartTLS()
 			defer srv.Close()
-			client := NewClient()
-			client.Transport.(*http.Transport).TLSClientConfig = srv.Client().Transport.(*http.Transport).TLSClientConfig
+			client := trusting(NewClient(), srv)
 			var log bytes.Buffer
 			text := slog.New(slog.NewTextHandler(&log, nil))
 			cache := &Cache{
@@ -96,6 +97,18 @@ func TestFetch(t *testing.T) {
 			}
 		})
 	}
+}
+
+// trusting adds the server's certificate to those that a client trusts, and changes nothing else of its TLS: what it offers
+// in the handshake is its own.
+func trusting(client *http.Client, srv *httptest.Server) *http.Client {
+	t := client.Transport.(*http.Transport)
+	if t.TLSClientConfig == nil {
+		t.TLSClientConfig = &tls.Config{}
+	}
+	t.TLSClientConfig.RootCAs = x509.NewCertPool()
+	t.TLSClientConfig.RootCAs.AddCert(srv.Certificate())
+	return client
 }
 
 // A reply is an HTTP transport that gives itself, as the body of a status, and notes that it was closed.
@@ -261,8 +274,7 @@ func BenchmarkRefresh(b *testing.B) {
 		w.Write(setOf(public("Ed25519"), public("RSA"), map[string]any{"n": n.Add(1)})) // another text each time
 	}))
 	defer srv.Close()
-	client := NewClient()
-	client.Transport.(*http.Transport).TLSClientConfig = srv.Client().Transport.(*http.Transport).TLSClientConfig
+	client := trusting(NewClient(), srv)
 	cache := &Cache{URI: srv.URL, Client: client, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
 	b.ReportAllocs()
 	for b.Loop() {
