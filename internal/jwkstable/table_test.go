@@ -177,7 +177,9 @@ func answering(t *testing.T, status int, answer string) (table *Table, calls fun
 		_, _ = io.WriteString(w, answer)
 	}))
 	t.Cleanup(s.Close)
-	return tableAt(t, s.URL), func() []call {
+	table = tableAt(t, s.URL)
+	table.time = 10 * time.Second // how fast it is is not asked
+	return table, func() []call {
 		mu.Lock()
 		defer mu.Unlock()
 		return got
@@ -407,7 +409,9 @@ func TestAnswerInParts(t *testing.T) {
 		<-time.After(5 * time.Millisecond)
 		write(c, answer[100:])
 	})
-	s := tableAt(t, endpoint).Issuer(issuer, uri)
+	table := tableAt(t, endpoint)
+	table.time = 10 * time.Second // how fast it is is not asked
+	s := table.Issuer(issuer, uri)
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
