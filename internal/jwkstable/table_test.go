@@ -361,7 +361,11 @@ func TestFaults(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			endpoint, asked := listen(t, row.answer)
-			s := tableAt(t, endpoint).Issuer(issuer, uri)
+			table := tableAt(t, endpoint)
+			if !row.hangs {
+				table.time = 10 * time.Second // the answer ends it, however busy the machine
+			}
+			s := table.Issuer(issuer, uri)
 			n := int32(0)
 			for _, o := range operations {
 				begun := time.Now()
@@ -375,8 +379,7 @@ func TestFaults(t *testing.T) {
 				if text := err.Error(); !strings.HasPrefix(text, o.doing) || !strings.Contains(text, row.want) || strings.Contains(text, "\n") {
 					t.Errorf("the error is %q, want %q", text, row.want)
 				}
-				// Twice the time is for a busy machine; that it ends at all is what counts.
-				if took > 2*callTime || row.hangs && took < callTime {
+				if row.hangs && (took < 250*time.Millisecond || took > 2*time.Second) { // the machine may be busy
 					t.Errorf("%s took %v", o.doing, took)
 				}
 				if got := asked.Load(); got != n {
@@ -465,12 +468,14 @@ func FuzzAnswer(f *testing.F) {
 func TestContext(t *testing.T) {
 	t.Parallel()
 	endpoint, asked := listen(t, wait)
-	s := tableAt(t, endpoint).Issuer(issuer, uri)
+	table := tableAt(t, endpoint)
+	table.time = time.Hour
+	s := table.Issuer(issuer, uri)
 	for _, o := range operations {
 		begun := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		_, err := o.do(ctx, s)
-		if took := time.Since(begun); err == nil || took > callTime*8/10 {
+		if took := time.Since(begun); err == nil || took > time.Minute {
 			t.Errorf("%s: %v after %v", o.doing, err, took)
 		}
 		cancel()
