@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-store test-deploy test-sam test-aws aws-parameters build unit e2e e2e-store judges judges-need events build-AuthorizerFunction build-ProtectedFunction sam-build deploy lint fuzz bench cover clean
+.PHONY: help run test test-store test-deploy test-sam test-aws aws-parameters build unit e2e e2e-store init-time judges judges-need events build-AuthorizerFunction build-ProtectedFunction sam-build deploy lint fuzz bench cover clean
 
 # SAM as make test-deploy and make test-sam have installed it, where there is no other.
 export PATH := $(PATH):$(CURDIR)/.tools/sam/bin
@@ -142,6 +142,9 @@ judges/node_modules/installed: judges/package-lock.json | judges-need
 # Keys that are shared outlive the process that fetched them, so the cases that count each process's fetches do not hold.
 e2e-store: build .tools/ministack/installed ## the cases about shared keys, and the plain ones, with a table in ministack's DynamoDB
 	@LEEWAY=0s MAX_TOKEN_AGE=1h TARGET='local, shared keys' targets/with-store.sh $(call SUITE,store,-run 'TestShared|TestAllow|TestGateway|TestZuplo|TestReject/(header|EdDSA)')
+
+init-time: build .tools/ministack/installed ## how long the authorizer takes to start, without and with a table of shared keys
+	@targets/with-store.sh build/local -zuplo-port 0 -api http://127.0.0.1 -- python3 targets/init.py
 
 events: ## the event files for sam local invoke anew, with new keys
 	rm -f events/*.json

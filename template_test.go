@@ -158,7 +158,7 @@ func TestEveryVariableIsAParameter(t *testing.T) {
 	equal(t, "ProtectedFunction's environment", at(tmpl, "Resources", "ProtectedFunction", "Properties", "Environment"), nil)
 
 	literals := literalsOf(t, "authorizer")
-	for name := range variables {
+	for name := range want {
 		if !literals[name] {
 			t.Errorf("authorizer/ never names %s", name)
 		}
@@ -226,7 +226,7 @@ func TestParametersAreDescribedAndConstrained(t *testing.T) {
 		"ReauthorizeEvery": {"Default": "300", "MinValue": "0", "MaxValue": "3600"},
 		"TokenHeader":      {"Default": "Authorization"},
 		"WithApi":          {"Default": "true", "AllowedValues": []any{"true", "false"}},
-		"SharedJwks":       {"Default": "false", "AllowedValues": []any{"true", "false"}},
+		"SharedJwks":       {"Default": "true", "AllowedValues": []any{"true", "false"}},
 		"PolicyExpiry":     {"AllowedValues": []any{"", "on", "off"}},
 		"LogLevel":         {"AllowedValues": []any{"", "DEBUG", "INFO", "WARN", "ERROR"}},
 
@@ -404,7 +404,8 @@ func TestFunctions(t *testing.T) {
 // the attribute of its TTL are those that the authorizer writes is tested where a DynamoDB is at hand.
 func TestSharedJwks(t *testing.T) {
 	tmpl := template(t)
-	equal(t, "condition Shared", at(tmpl, "Conditions", "Shared"), object{"Fn::Equals": []any{ref("SharedJwks"), "true"}})
+	equal(t, "condition Shared", at(tmpl, "Conditions", "Shared"), object{"Fn::And": []any{
+		object{"Fn::Equals": []any{ref("SharedJwks"), "true"}}, object{"Fn::Equals": []any{ref("Jwks"), ""}}}})
 	equal(t, "tables", keys(resourcesOf(tmpl, "AWS::DynamoDB::Table")), []string{"AuthorizerJwks"})
 	table := at(tmpl, "Resources", "AuthorizerJwks")
 	equal(t, "AuthorizerJwks is deleted with the stack", []any{at(table, "DeletionPolicy"), at(table, "UpdateReplacePolicy")}, []any{"Delete", "Delete"})

@@ -58,7 +58,7 @@ func main() {
 func all() map[string]any {
 	keys := newKeys()
 	files := map[string]any{"env": object{"AuthorizerFunction": object{
-		"ISSUER": issuer, "AUDIENCE": audience, "JWKS": keys.set(), "MAX_TOKEN_AGE": "876000h",
+		"ISSUER": issuer, "AUDIENCE": audience, "JWKS": keys.set(), "MAX_TOKEN_AGE": "876000h", "JWKS_TABLE": "",
 	}}}
 	for _, alg := range algorithms {
 		files["allow-"+strings.ToLower(alg)] = tokenEvent(keys.token(alg, nil, object{"sub": "consumer-" + alg, "plan": "gold", "n": json.Number("12345678901234567890")}))

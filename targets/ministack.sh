@@ -43,7 +43,7 @@ deploy() { sam deploy --region us-east-1 --parameter-overrides "$@" >>"$log" 2>&
 
 ours() {
 	deploy Architecture="$ARCH" Issuer="http://127.0.0.1:$ZUPLO_PORT/__zuplo/issuer" \
-		JwksTtl=$JWKS_TTL JwksMaxStale=$JWKS_MAX_STALE Leeway=$LEEWAY MaxTokenAge=$MAX_TOKEN_AGE "$@"
+		JwksTtl=$JWKS_TTL JwksMaxStale=$JWKS_MAX_STALE SharedJwks=${SHARED:-false} Leeway=$LEEWAY MaxTokenAge=$MAX_TOKEN_AGE "$@"
 }
 
 # output STACK KEY: an output of the stack.
@@ -103,7 +103,7 @@ ours Audience=another-origin Monitoring=false
 TARGET='ministack, updated' standin "$api" -audience another-origin -- "${suite[@]}" -run '/EdDSA/(the_issuer|wrong_aud)'
 
 step "sam deploy with SharedJwks: the keys come to lie in the table"
-ours Audience=another-origin Monitoring=false SharedJwks=true
+SHARED=true ours Audience=another-origin Monitoring=false
 TARGET='ministack, shared keys' standin "$api" -audience another-origin -- "${suite[@]}" -run 'TestAllow/EdDSA|TestZuplo'
 table=$(dynamodb ListTables '{}' | sed -n 's/.*"TableNames": *\["\([^"]*\)"\].*/\1/p')
 items=$(dynamodb Scan "{\"TableName\": \"$table\"}")
