@@ -61,9 +61,10 @@ type snapshot struct {
 
 // A need is what newer keys are wanted for.
 type need struct {
-	due     bool // those in memory are due, or there are none
-	unknown bool // none in memory is good for the token
-	start   bool // the process starts
+	due     bool      // those in memory are due, or there are none
+	unknown bool      // none in memory is good for the token
+	start   bool      // the process starts
+	since   time.Time // when the wait for them began
 }
 
 // A flight is one search for newer keys. done is closed when its outcome stands.
@@ -92,12 +93,13 @@ func (c *Cache) Verifiers(ctx context.Context, kid, alg string) (fit []Verifier,
 	}
 	ctx, cancel := c.patience(ctx, known)
 	defer cancel()
-	asked, err := c.renew(ctx, need{due: !fresh, unknown: !known})
+	began := time.Now()
+	asked, err := c.renew(ctx, need{due: !fresh, unknown: !known, since: began})
 	for err == nil && !asked { // the shared copy came
 		if fit, known, _ = c.lookup(kid, alg); known {
 			return fit, true, nil
 		}
-		asked, err = c.renew(ctx, need{unknown: true})
+		asked, err = c.renew(ctx, need{unknown: true, since: began})
 	}
 	if fit, known, _ = c.lookup(kid, alg); known { // by what came, or the old keys serve
 		return fit, true, nil
@@ -119,7 +121,7 @@ func (c *Cache) Verifiers(ctx context.Context, kid, alg string) (fit []Verifier,
 func (c *Cache) Refresh(ctx context.Context) error {
 	ctx, cancel := c.patience(ctx, false)
 	defer cancel()
-	if _, err := c.renew(ctx, need{due: true, unknown: true, start: true}); err != nil {
+	if _, err := c.renew(ctx, need{due: true, unknown: true, start: true, since: time.Now()}); err != nil {
 		return fmt.Errorf("keys of %s: %w", c.name(), err)
 	}
 	return nil
@@ -163,26 +165,31 @@ func (c *Cache) patience(ctx context.Context, old bool) (context.Context, contex
 
 // renew waits for newer keys until ctx is done. asked tells whether they came from the issuer.
 func (c *Cache) renew(ctx context.Context, n need) (asked bool, err error) {
-	f, err := c.join(c.now(), n)
-	if err != nil {
-		return false, err
-	}
-	select {
-	case <-f.done:
-		return !f.sent.IsZero(), f.err
-	case <-ctx.Done():
-		return false, fmt.Errorf("waiting for the fetch: %w", ctx.Err())
+	for {
+		f, own, err := c.join(c.now(), n)
+		if err != nil {
+			return false, err
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return false, fmt.Errorf("waiting for the fetch: %w", ctx.Err())
+		}
+		if asked = !f.sent.IsZero(); asked || own || f.err == nil {
+			return asked, f.err
+		}
+		// It ended before the issuer: who started it needed less, or might do less.
 	}
 }
 
-// join returns the flight in progress or starts one. A flight that may not ask the issuer can still look at the
+// join returns the flight in progress or starts one, its own. A flight that may not ask the issuer can still look at the
 // shared copy; an error means that there is nothing to be done now.
-func (c *Cache) join(now time.Time, n need) (*flight, error) {
+func (c *Cache) join(now time.Time, n need) (f *flight, own bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	held := c.failures > 0 && age(c.failedAt, now) < backoff(c.failures)
 	if held && !n.unknown {
-		return nil, errBackoff
+		return nil, false, errBackoff
 	}
 	longest := fetchTime
 	if c.Store != nil {
@@ -190,13 +197,13 @@ func (c *Cache) join(now time.Time, n need) (*flight, error) {
 	}
 	if f := c.flight; f != nil {
 		if age(f.began, now) < longest {
-			return f, nil
+			return f, false, nil
 		}
 		f.cancel() // frozen in mid-flight: whatever it brings is too old
 	}
 	look, err := c.mayLook(now, n)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	var refusal error
 	switch {
@@ -206,14 +213,14 @@ func (c *Cache) join(now time.Time, n need) (*flight, error) {
 		refusal = errNotAsking
 	}
 	if refusal != nil && !look {
-		return nil, refusal
+		return nil, false, refusal
 	}
 	// Its own context, because an invocation's dies with the invocation.
-	ctx, cancel := context.WithTimeout(context.Background(), longest)
-	f := &flight{need: n, began: now, cancel: cancel, done: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	f = &flight{need: n, began: now, cancel: cancel, done: make(chan struct{})}
 	c.flight = f
 	go c.run(ctx, f, look, refusal)
-	return f, nil
+	return f, true, nil
 }
 
 // run searches, settles the flight and shares what came.
@@ -221,39 +228,35 @@ func (c *Cache) run(ctx context.Context, f *flight, look bool, refusal error) {
 	defer f.cancel()
 	defer close(f.done)
 	frozen := c.watch(ctx)
-	v := visit{c: c, need: f.need, left: storeTime}
-	if f.need.start { // no invocation waits
-		v.left = fetchTime
-	}
-	set, text, err := c.search(ctx, f, &v, look, refusal)
+	v := visit{c: c, need: f.need, left: storeTime - time.Since(f.need.since)}
+	var set *Set
+	var text []byte
+	err := c.safely("fetching keys", func() (err error) {
+		set, text, err = c.search(ctx, f, &v, look, refusal)
+		return err
+	})
 	if c.settle(f, set, err, frozen(), refusal == nil && !f.need.due) {
 		v.put(ctx, text, f.sent)
 	}
 }
 
 // search looks for newer keys where they may be, in this order: the shared copy, then the issuer. It returns what the
-// issuer sent; the shared copy is installed already. A panic on the way is an error, too: in a goroutine of its own it
-// would end the process.
+// issuer sent; the shared copy is installed already.
 func (c *Cache) search(ctx context.Context, f *flight, v *visit, look bool, refusal error) (set *Set, text []byte, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			set, err = nil, fmt.Errorf("fetching: panic of type %T", p)
-			c.Log.Error("panic while fetching keys", "uri", c.name(), "stack", string(debug.Stack()))
-		}
-	}()
 	if look {
-		came, err := v.look(ctx)
-		if err != nil {
-			v.fail("reading the shared key set", err)
-		}
-		if came {
+		if came, err := v.look(ctx, f.need.unknown); came {
 			return nil, nil, nil
+		} else if err != nil {
+			v.fail(ctx, "reading the shared key set", err)
 		}
 	}
 	if refusal != nil {
 		return nil, nil, refusal
 	}
 	if came, err := v.take(ctx); came || err != nil {
+		return nil, nil, err
+	}
+	if err := ctx.Err(); err != nil { // replaced in the meantime
 		return nil, nil, err
 	}
 	f.sent = c.now()
@@ -264,6 +267,17 @@ func (c *Cache) search(ctx context.Context, f *flight, v *visit, look bool, refu
 	}
 	set, err = c.parse(text)
 	return set, text, err
+}
+
+// safely makes an error of a panic, which in a goroutine of its own would end the process, and logs its stack.
+func (c *Cache) safely(doing string, do func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic of type %T while %s", p, doing)
+			c.Log.Error("panic while "+doing, "uri", c.name(), "stack", string(debug.Stack()))
+		}
+	}()
+	return do()
 }
 
 // settle installs what the issuer sent, unless it is too late, and says whether it did. It counts a failure, unless the

@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 )
 
 const (
 	storeTime = 350 * time.Millisecond // what the Store may add to an invocation, all in all
-	lookEvery = time.Second            // between two looks at the shared copy that found nothing newer
+	lookEvery = time.Second            // between two looks at the shared copy for an unknown kid
 	maxShared = 16 << 10               // bytes of a set that is shared; a write is billed by size
 	warnEvery = time.Minute
 )
@@ -21,17 +20,16 @@ var polls = []time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 150 *
 // earliestDue is the age at which the first environment of a fleet looks for newer keys; the last one does at ttl.
 func earliestDue(ttl time.Duration) time.Duration { return ttl / 5 * 4 }
 
-var errTaken = errors.New("another environment has the turn to ask the issuer")
+var errTaken = errors.New("the fleet's turn to ask the issuer is taken")
 
 // share is what a Cache knows of its Store. Cache.mu guards it.
 type share struct {
-	last      Copy      // as last seen, without its Set
-	dueLook   time.Time // the last look for keys that were due,
-	kidLook   time.Time // and for an unknown kid
+	last      Copy      // as last seen, without its set
+	mine      time.Time // the turn that this process took last
+	kidLook   time.Time // the last look for an unknown kid
 	failures  int       // in a row
 	failedAt  time.Time
 	warnedAt  time.Time
-	mine      time.Time // the turn that this process took last
 	oversized time.Time // when a set too large to share was last sent for
 }
 
@@ -40,24 +38,25 @@ func (s *share) resting(now time.Time, ttl time.Duration) bool {
 	return s.failures > 0 && age(s.failedAt, now) < backoff(s.failures) || age(s.oversized, now) < ttl
 }
 
-// mayLook says whether the shared copy is to be looked at now. It is an error when there is nothing to do at all: a
-// look a moment ago found that another environment has the turn.
+// mayLook says whether the shared copy is to be looked at now. It is an error when there is nothing to do at all: as
+// last seen the turn is taken, and who only waits for keys that are due need not know before it ends.
 func (c *Cache) mayLook(now time.Time, n need) (bool, error) {
-	if c.Store == nil || c.share.resting(now, c.TTL) {
+	s := &c.share
+	if c.Store == nil || s.resting(now, c.TTL) {
 		return false, nil
 	}
-	last := &c.share.dueLook
+	free := s.last.Free(now)
+	look := free
 	if n.unknown {
-		last = &c.share.kidLook
+		look = n.start || age(s.kidLook, now) >= lookEvery
 	}
-	if n.start || age(*last, now) >= lookEvery {
-		*last = now
-		return true, nil
-	}
-	if !c.share.last.Free(now) {
+	switch {
+	case !look && !free:
 		return false, errTaken
+	case look && n.unknown:
+		s.kidLook = now
 	}
-	return false, nil
+	return look, nil
 }
 
 // A visit is what one flight does with the Store. It is help, never a condition: whatever goes wrong in it, the flight
@@ -65,7 +64,7 @@ func (c *Cache) mayLook(now time.Time, n need) (bool, error) {
 type visit struct {
 	c     *Cache
 	need  need
-	left  time.Duration // of storeTime
+	left  time.Duration // of storeTime; negative: less than none
 	alone bool          // the Store is of no use to this flight
 	turn  time.Time     // what proves the turn; zero: it has none
 }
@@ -74,29 +73,25 @@ type visit struct {
 // that it brought what the flight is for. Without an error, and nothing come, the issuer may be asked.
 func (v *visit) take(ctx context.Context) (came bool, err error) {
 	c := v.c
-	if c.Store == nil || v.alone {
-		return false, nil
-	}
 	c.mu.Lock()
 	share, now := c.share, c.now()
 	c.mu.Unlock()
-	if share.resting(now, c.TTL) {
+	switch free := share.last.Free(now); {
+	case c.Store == nil || v.alone || share.resting(now, c.TTL):
 		return false, nil
-	}
-	if !share.last.Free(now) {
-		if share.last.NextTurn.Equal(share.mine) { // nobody is asking: this process did, and it was not what it needs
-			return false, errTaken
-		}
+	case !free && share.last.NextTurn.Equal(share.mine): // nobody is asking: this process did, and it was not what it needs
+		return false, errTaken
+	case !free:
 		return v.poll(ctx)
 	}
 	turn, ok := time.Time{}, false
-	err = v.do(ctx, func(ctx context.Context) (err error) {
+	err = v.do(ctx, "taking a turn in", func(ctx context.Context) (err error) {
 		turn, ok, err = c.Store.Take(ctx, now)
 		return err
 	})
 	switch {
 	case err != nil:
-		v.fail("taking the turn to ask the issuer", err)
+		v.fail(ctx, "taking the turn to ask the issuer", err)
 		return false, nil
 	case !ok:
 		return v.poll(ctx)
@@ -108,9 +103,14 @@ func (v *visit) take(ctx context.Context) (came bool, err error) {
 	return false, nil
 }
 
-// poll waits for the set that another environment is fetching: at the start for as long as there are no keys at all.
+// poll waits for the set that another environment is fetching: at the start, when no invocation waits, for as long as
+// there are no keys at all.
 func (v *visit) poll(ctx context.Context) (came bool, err error) {
-	for i := 0; i < len(polls) || v.need.start && v.c.current.Load() == nil; i++ {
+	bare := func() bool { return v.need.start && v.c.current.Load() == nil }
+	if bare() {
+		v.left += fetchTime - storeTime
+	}
+	for i := 0; i < len(polls) || bare(); i++ {
 		pause := polls[min(i, len(polls)-1)]
 		if v.left <= pause {
 			break
@@ -119,14 +119,14 @@ func (v *visit) poll(ctx context.Context) (came bool, err error) {
 		case <-time.After(pause):
 			v.left -= pause
 		case <-ctx.Done():
-			return false, errTaken
+			return false, ctx.Err()
 		}
-		came, err := v.look(ctx)
+		came, err := v.look(ctx, false)
 		if err != nil && v.left <= 0 {
 			break // its time was cut: no failure of the Store
 		}
 		if err != nil {
-			v.fail("reading the shared key set", err)
+			v.fail(ctx, "reading the shared key set", err)
 		}
 		if came || v.alone {
 			return came, nil
@@ -137,51 +137,63 @@ func (v *visit) poll(ctx context.Context) (came bool, err error) {
 
 // look reads the shared copy and installs it if it is newer than what is in memory. It came if it is what the flight is
 // for: keys that nobody would call due, or for an unknown kid newer ones than before.
-func (v *visit) look(ctx context.Context) (came bool, err error) {
+func (v *visit) look(ctx context.Context, consistent bool) (came bool, err error) {
 	c := v.c
 	var copy Copy
-	err = v.do(ctx, func(ctx context.Context) (err error) {
-		copy, err = c.Store.Read(ctx, v.need.unknown)
+	err = v.do(ctx, "reading", func(ctx context.Context) (err error) {
+		copy, err = c.Store.Read(ctx, consistent)
 		return err
 	})
 	if err != nil {
 		return false, err
 	}
-	set, err := c.usable(copy)
+	var set *Set
+	err = c.safely("judging the shared key set", func() (err error) {
+		set, err = c.usable(copy)
+		return err
+	})
 	if err != nil {
-		c.storeWarns("reading the shared key set", err)
+		c.storeWarns("reading the shared key set, which is taken as absent", err)
 	}
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
-	c.share.last = Copy{Sent: copy.Sent, NextTurn: copy.NextTurn}
+	c.share.last = Copy{NextTurn: copy.NextTurn}
 	if c.share.oversized = (time.Time{}); len(copy.Set) == 0 && copy.Sent.Sub(now) <= clockSkew {
 		c.share.oversized = copy.Sent
 		v.alone = age(copy.Sent, now) < c.TTL
 	}
-	if s := c.current.Load(); set == nil || s != nil && !copy.Sent.After(s.sent) {
+	if set == nil || !c.newer(copy.Sent, now) {
 		return false, nil
 	}
 	c.install(set, copy.Sent)
-	if !v.need.due || age(copy.Sent, now) < earliestDue(c.TTL) {
-		c.share.failures = 0
-		return true, nil
+	if v.need.due && age(copy.Sent, now) >= earliestDue(c.TTL) {
+		return false, nil
 	}
-	return false, nil
+	c.share.failures = 0
+	return true, nil
 }
 
-// usable is the set of a shared copy, judged like one from the network; nil, with an error when it is damaged, if it is
-// absent, too large, or too old to serve.
+// usable is the set of a shared copy, judged like one from the network; nil if it is absent, too large, too old to serve
+// or no newer than the one in memory, and with an error if it is damaged.
 func (c *Cache) usable(copy Copy) (*Set, error) {
-	age := c.now().Sub(copy.Sent)
-	switch {
-	case len(copy.Set) == 0 || age > c.MaxStale:
+	now := c.now()
+	switch d := now.Sub(copy.Sent); {
+	case len(copy.Set) == 0 || d > c.MaxStale:
 		return nil, nil
-	case age < -clockSkew:
-		return nil, fmt.Errorf("it is dated %v ahead", -age.Round(time.Second))
+	case d < -clockSkew:
+		return nil, fmt.Errorf("it is dated %v ahead", -d.Round(time.Second))
+	case !c.newer(copy.Sent, now):
+		return nil, nil
 	}
 	return c.parse(copy.Set)
+}
+
+// newer says whether a set sent for at that time is newer than the one in memory.
+func (c *Cache) newer(sent, now time.Time) bool {
+	s := c.current.Load()
+	return s == nil || age(sent, now) < age(s.sent, now)
 }
 
 // put shares the set that the turn was for. Who was overtaken loses: his set may be older than the one that is there.
@@ -194,12 +206,12 @@ func (v *visit) put(ctx context.Context, text []byte, sent time.Time) {
 		c.storeWarns("sharing the key set", fmt.Errorf("it has %d bytes, at most %d are shared: each environment asks the issuer by itself", len(text), maxShared))
 		text = nil
 	}
-	err := v.do(ctx, func(ctx context.Context) error {
+	err := v.do(ctx, "writing", func(ctx context.Context) error {
 		_, err := c.Store.Put(ctx, v.turn, Copy{Set: text, Sent: sent}, sent.Add(c.MaxStale))
 		return err
 	})
 	if err != nil {
-		v.fail("sharing the key set", err)
+		v.fail(ctx, "sharing the key set", err)
 		return
 	}
 	c.mu.Lock()
@@ -208,24 +220,21 @@ func (v *visit) put(ctx context.Context, text []byte, sent time.Time) {
 }
 
 // do makes one call to the Store in the time that is left. A panic in it is its error.
-func (v *visit) do(ctx context.Context, call func(context.Context) error) (err error) {
+func (v *visit) do(ctx context.Context, doing string, call func(context.Context) error) error {
 	start := time.Now()
+	defer func() { v.left -= time.Since(start) }()
 	ctx, cancel := context.WithTimeout(ctx, min(v.left, storeTime))
-	defer func() {
-		cancel()
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic of type %T", p)
-			v.c.Log.Error("panic in the store of shared key sets", "stack", string(debug.Stack()))
-		}
-		v.left -= time.Since(start)
-	}()
-	return call(ctx)
+	defer cancel()
+	return v.c.safely(doing+" the store of shared key sets", func() error { return call(ctx) })
 }
 
-// fail goes on without the Store and lets it rest for a while.
-func (v *visit) fail(doing string, err error) {
-	c := v.c
+// fail goes on without the Store and lets it rest for a while, unless it was this flight that was given up.
+func (v *visit) fail(ctx context.Context, doing string, err error) {
 	v.alone = true
+	if ctx.Err() != nil {
+		return
+	}
+	c := v.c
 	c.mu.Lock()
 	c.share.failures++
 	c.share.failedAt = c.now()
