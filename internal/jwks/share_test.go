@@ -1,0 +1,456 @@
+package jwks_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"zuplo-lambda-authorizer/internal/jwks"
+	"zuplo-lambda-authorizer/internal/jwks/storetest"
+)
+
+const (
+	ms, s, m, h = time.Millisecond, time.Second, time.Minute, time.Hour
+
+	ttl = 5 * m // of every World
+)
+
+// A fleet is environments that share a table and an issuer. The World is the one that is looked at.
+type fleet struct {
+	*jwks.World
+	table *storetest.Memory
+}
+
+func newFleet(mode string) *fleet {
+	f := &fleet{jwks.NewWorld(mode), &storetest.Memory{}}
+	f.Store = f.table.Issuer("i", "u")
+	return f
+}
+
+// other is another environment of the fleet.
+func (f *fleet) other() *jwks.World {
+	w := f.Beside()
+	w.Store = f.table.Issuer("i", "u")
+	return w
+}
+
+func (f *fleet) item() storetest.Item     { return f.table.Item("i", "u") }
+func (f *fleet) setItem(i storetest.Item) { f.table.SetItem("i", "u", i) }
+
+// share replaces the shared set by one that was sent for that long ago, whoever has the turn.
+func (f *fleet) share(age time.Duration, text []byte) {
+	i := f.item()
+	i.Set, i.Sent = text, number(time.Now().Add(-age))
+	f.setItem(i)
+}
+
+// taken gives the turn to an environment that is never heard of again.
+func (f *fleet) taken() { f.turn(jwks.TurnTime) }
+
+func (f *fleet) turn(ends time.Duration) {
+	i := f.item()
+	i.NextTurn = number(time.Now().Add(ends))
+	f.setItem(i)
+}
+
+func number(t time.Time) storetest.Number {
+	return storetest.Number(strconv.FormatInt(t.UnixMilli(), 10))
+}
+
+// uses is a short way to write what came to a table so far.
+func uses(reads, consistent, takes, puts int) storetest.Counts {
+	return storetest.Counts{Reads: reads, ConsistentReads: consistent, Takes: takes, Puts: puts}
+}
+
+func TestSharedCopy(t *testing.T) {
+	t.Parallel()
+	type step struct {
+		after  time.Duration
+		do     func(*fleet)
+		issuer string
+		kid    string
+		want   string
+		took   time.Duration
+		asked  int // requests to the issuer so far
+		uses   storetest.Counts
+	}
+	taken := (*fleet).taken
+	shared := func(age time.Duration, kids ...string) func(*fleet) {
+		return func(f *fleet) { f.share(age, jwks.Text(kids...)) }
+	}
+	free := func(f *fleet) { f.turn(0) }
+	both := func(all ...func(*fleet)) func(*fleet) {
+		return func(f *fleet) {
+			for _, do := range all {
+				do(f)
+			}
+		}
+	}
+	later := func(d time.Duration, do func(*fleet)) func(*fleet) {
+		return func(f *fleet) { time.AfterFunc(d, func() { do(f) }) }
+	}
+	lost := func(c storetest.Counts) storetest.Counts { c.TakesLost = 1; return c }
+	first := step{kid: "a", want: "key", asked: 1, uses: uses(1, 1, 1, 1)}
+	for name, steps := range map[string][]step{
+		"nobody shared anything: the turn, the issuer, and it is shared": {first, {after: ttl/5*4 - 1, kid: "a", want: "key", asked: 1, uses: uses(1, 1, 1, 1)}},
+		"somebody shared fresh keys": {
+			{do: shared(4*m-1*ms, "a"), kid: "a", want: "key", uses: uses(1, 1, 0, 0)},
+			{kid: "a", want: "key", uses: uses(1, 1, 0, 0)},
+		},
+		"due: an eventually consistent read, the turn, the issuer": {first, {after: ttl, kid: "a", want: "key", asked: 2, uses: uses(2, 1, 2, 2)}},
+		"due, somebody shared fresh keys": {
+			first, {after: ttl, do: shared(4*m-1*ms, "a"), kid: "a", want: "key", asked: 1, uses: uses(2, 1, 1, 1)},
+			{kid: "a", want: "key", asked: 1, uses: uses(2, 1, 1, 1)},
+		},
+		"due, the shared keys will be soon": {first, {after: ttl, do: shared(4*m, "a"), kid: "a", want: "key", asked: 2, uses: uses(2, 1, 2, 2)}},
+		"due, and withdrawn by the shared keys": {
+			first, {after: ttl, do: shared(s, "b"), issuer: "b", kid: "a", want: "unknown", asked: 2, uses: uses(3, 2, 2, 2)},
+		},
+		"younger keys become the old ones in an outage": {
+			first, {after: 6 * m, issuer: "503", do: shared(5*m, "a", "b"), kid: "a", want: "key", asked: 2, uses: uses(2, 1, 2, 1)},
+			{kid: "b", want: "key", asked: 2, uses: uses(2, 1, 2, 1)},
+		},
+		"older keys do not": {
+			first, {after: 6 * m, issuer: "503", do: shared(7*m, "a", "b"), kid: "b", want: "fault", asked: 2, uses: uses(2, 2, 2, 1)},
+		},
+		"due, the turn is taken: three more looks, then old keys serve until it ends": {
+			first, {after: ttl, do: taken, kid: "a", want: "key", took: 300 * ms, asked: 1, uses: uses(5, 1, 1, 1)},
+			{kid: "a", want: "key", asked: 1, uses: uses(5, 1, 1, 1)},
+			{after: 5700*ms - 1, kid: "a", want: "key", asked: 1, uses: uses(5, 1, 1, 1)},
+			{after: 1, kid: "a", want: "key", asked: 2, uses: uses(6, 1, 2, 2)},
+		},
+		"due, the turn is taken, the keys come after the first look": {
+			first, {after: ttl, do: both(taken, later(49*ms, shared(0, "a"))), kid: "a", want: "key", took: 50 * ms, asked: 1, uses: uses(3, 1, 1, 1)},
+		},
+		"due, the turn is taken, the keys come after the second": {
+			first, {after: ttl, do: both(taken, later(51*ms, shared(0, "a"))), kid: "a", want: "key", took: 150 * ms, asked: 1, uses: uses(4, 1, 1, 1)},
+		},
+		"due, the turn is taken, the keys come after the third": {
+			first, {after: ttl, do: both(taken, later(151*ms, shared(0, "a"))), kid: "a", want: "key", took: 300 * ms, asked: 1, uses: uses(5, 1, 1, 1)},
+			{kid: "a", want: "key", asked: 1, uses: uses(5, 1, 1, 1)},
+		},
+		"due, the turn is taken, old keys that are younger come: no end of the wait": {
+			first, {after: 6 * m, do: both(taken, later(10*ms, shared(5*m, "a"))), kid: "a", want: "key", took: 300 * ms, asked: 1, uses: uses(5, 1, 1, 1)},
+		},
+		"an unknown kid: a consistent read, and somebody saw the rotation": {
+			first, {after: m, do: shared(s, "a", "b"), kid: "b", want: "key", asked: 1, uses: uses(2, 2, 1, 1)},
+		},
+		"an unknown kid: nobody saw it": {
+			first, {after: m, issuer: "a b", kid: "b", want: "key", asked: 2, uses: uses(2, 2, 2, 2)},
+		},
+		"an unknown kid, the shared keys are newer and do not know it: the issuer": {
+			first, {after: m, do: shared(s, "a", "c"), issuer: "a b", kid: "b", want: "key", asked: 2, uses: uses(2, 2, 2, 2)},
+		},
+		"an unknown kid, the turn is taken: three more looks, then a fault": {
+			first, {after: m, do: taken, kid: "x", want: "fault", took: 300 * ms, asked: 1, uses: uses(5, 2, 1, 1)},
+			{kid: "x", want: "fault", asked: 1, uses: uses(5, 2, 1, 1)},
+			{after: 6 * s, issuer: "a b", kid: "b", want: "key", asked: 2, uses: uses(6, 3, 2, 2)},
+		},
+		"an unknown kid, the turn is taken, the keys come": {
+			first, {after: m, do: both(taken, later(120*ms, shared(0, "a", "b"))), kid: "b", want: "key", took: 150 * ms, asked: 1, uses: uses(4, 2, 1, 1)},
+		},
+		"an unknown kid, the turn is taken, keys come that do not know it: no more waiting": {
+			first, {after: m, do: both(taken, later(40*ms, shared(0, "a"))), kid: "x", want: "unknown", took: 50 * ms, asked: 1, uses: uses(3, 2, 1, 1)},
+		},
+		"an unknown kid, the turn is taken, keys just young enough": {
+			first, {after: m, do: both(taken, shared(9699*ms, "a")), kid: "x", want: "unknown", asked: 1, uses: uses(2, 2, 1, 1)},
+			{after: s, kid: "x", want: "fault", took: 300 * ms, asked: 1, uses: uses(6, 3, 1, 1)},
+		},
+		"an unknown kid, the turn is taken, keys of 10 s after the wait": {
+			{do: both(shared(9700*ms, "a"), free), kid: "a", want: "key", uses: uses(1, 1, 0, 0)},
+			{do: taken, kid: "x", want: "fault", took: 300 * ms, uses: lost(uses(4, 1, 1, 0))},
+		},
+		"an unknown kid, the turn is taken, keys of almost 10 s after the wait": {
+			{do: both(shared(9699*ms, "a"), free), kid: "a", want: "key", uses: uses(1, 1, 0, 0)},
+			{do: taken, kid: "x", want: "unknown", took: 300 * ms, uses: lost(uses(4, 1, 1, 0))},
+		},
+		"an unknown kid: one look a second, and its own turn is not waited for": {
+			first, {after: 2 * s, kid: "x", want: "unknown", asked: 1, uses: uses(2, 2, 1, 1)},
+			{kid: "x", want: "unknown", asked: 1, uses: uses(2, 2, 1, 1)},
+			{after: s - 1, kid: "x", want: "unknown", asked: 1, uses: uses(2, 2, 1, 1)},
+			{after: 1, kid: "x", want: "unknown", asked: 1, uses: uses(3, 3, 1, 1)},
+			{after: 3*s - 1, kid: "x", want: "unknown", asked: 1, uses: uses(4, 4, 1, 1)},
+			{after: 1, kid: "x", want: "unknown", asked: 2, uses: uses(4, 4, 2, 2)}, // its turn is over; the look was just now
+		},
+		"looking without a turn of the limiter": {
+			{kid: "a", do: func(f *fleet) { f.UseTurns() }, want: "key", asked: 1, uses: uses(1, 1, 1, 1)},
+			{after: 8 * s, do: shared(s, "a", "b"), kid: "b", want: "key", asked: 1, uses: uses(2, 2, 1, 1)},
+			{after: 1900 * ms, do: shared(0, "a", "c"), kid: "x", want: "unknown", asked: 1, uses: uses(3, 3, 1, 1)},
+		},
+		"back-off: nobody waits for keys that are due, unknown kids are looked for": {
+			first,
+			{after: ttl, issuer: "503", kid: "a", want: "key", asked: 2, uses: uses(2, 1, 2, 1)},
+			{after: 6 * s, kid: "a", want: "key", asked: 3, uses: uses(3, 1, 3, 1)},
+			{after: 6 * s, kid: "a", want: "key", asked: 4, uses: uses(4, 1, 4, 1)},
+			{after: 6 * s, kid: "a", want: "key", asked: 5, uses: uses(5, 1, 5, 1)}, // 8 s
+			{after: 7 * s, do: shared(20*s, "a", "b"), kid: "a", want: "key", asked: 5, uses: uses(5, 1, 5, 1)},
+			{kid: "b", want: "key", asked: 5, uses: uses(6, 2, 5, 1)},
+			{kid: "x", want: "fault", asked: 5, uses: uses(6, 2, 5, 1)},
+			{kid: "a", want: "key", asked: 5, uses: uses(6, 2, 5, 1)},
+		},
+		"back-off and no keys at all: looked for": {
+			{issuer: "503", kid: "a", want: "fault", asked: 1, uses: uses(1, 1, 1, 0)},
+			{after: 6 * s, kid: "a", want: "fault", asked: 2, uses: uses(2, 2, 2, 0)},
+			{after: s, do: shared(h, "a"), kid: "a", want: "key", asked: 2, uses: uses(3, 3, 2, 0)},
+		},
+		"an empty set": {
+			first, {after: m, do: shared(s), issuer: "empty", kid: "a", want: "key", asked: 1, uses: uses(1, 1, 1, 1)},
+			{kid: "x", want: "fault", asked: 2, uses: uses(2, 2, 2, 2)}, // everything is withdrawn: the issuer is asked about it
+			{after: s, kid: "a", want: "fault", asked: 2, uses: uses(3, 3, 2, 2)},
+			{after: 5 * s, issuer: "a", kid: "a", want: "key", asked: 3, uses: uses(4, 4, 3, 3)},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet("a")
+				for n, step := range steps {
+					time.Sleep(step.after)
+					if step.issuer != "" {
+						f.Issuer().Set(step.issuer)
+					}
+					if step.do != nil {
+						step.do(f)
+					}
+					start := time.Now()
+					got := jwks.Ask(f.World, t.Context(), step.kid)
+					took := time.Since(start)
+					synctest.Wait()
+					counts := f.table.Counts()
+					if got != step.want || took != step.took || f.Issuer().Requests() != step.asked || counts != step.uses {
+						t.Fatalf("step %d, kid %s: %s after %v, %d requests and %+v, want %s after %v, %d and %+v\n%s", n, step.kid,
+							got, took, f.Issuer().Requests(), counts, step.want, step.took, step.asked, step.uses, f.Lines())
+					}
+				}
+			})
+		})
+	}
+}
+
+// With a Store, an environment is due at a random time, so that the fleet is not due at once; alone it is at TTL.
+func TestRandomlyDue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet("a")
+		var seen [5]int
+		for range 200 {
+			w := f.other()
+			if got := jwks.Ask(w, t.Context(), "a"); got != "key" {
+				t.Fatal(got)
+			}
+			if w.Due() < 4*m || w.Due() > ttl {
+				t.Fatalf("due at %v", w.Due())
+			}
+			seen[min(4, int((w.Due()-4*m)/(12*s)))]++
+		}
+		for n, times := range seen {
+			if times < 10 {
+				t.Errorf("%d of 200 are due between %v and %v", times, 4*m+time.Duration(n)*12*s, 4*m+time.Duration(n+1)*12*s)
+			}
+		}
+		alone := f.Beside()
+		for range 5 {
+			jwks.Ask(alone, t.Context(), "a")
+			if alone.Due() != ttl {
+				t.Errorf("without a Store due at %v", alone.Due())
+			}
+			time.Sleep(ttl)
+		}
+	})
+}
+
+// A copy that is damaged or too old counts as absent, and the next turn replaces it.
+func TestDamagedCopy(t *testing.T) {
+	t.Parallel()
+	good := jwks.Text("a")
+	broken := []byte(`{"keys":[{"kty":"OKP","kid":"a"}]}`)
+	for name, c := range map[string]struct {
+		set     []byte
+		age     time.Duration
+		outage  string // what is said of the kid in one
+		up      string // and by how many requests otherwise
+		warning string
+	}{
+		"too large, long ago":        {nil, 100 * h, "fault", "1", ""},
+		"not JSON":                   {[]byte("<html>"), 0, "fault", "1", "not a JSON object"},
+		"no usable key":              {broken, 0, "fault", "1", "none of its 1 keys"},
+		"dated 30 s ahead":           {good, -30 * s, "key", "0", ""},
+		"dated further ahead":        {good, -30*s - ms, "fault", "1", "it is dated 30s ahead"},
+		"dated a day ahead":          {good, -24 * h, "fault", "1", "it is dated 24h0m0s ahead"},
+		"as old as keys may grow":    {good, 24 * h, "key", "1", ""},
+		"older":                      {good, 24*h + ms, "fault", "1", ""},
+		"too large, dated far ahead": {[]byte{}, -30*s - ms, "fault", "1", ""},
+	} {
+		for _, mode := range []string{"503", "a"} {
+			t.Run(name+", issuer "+mode, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					f := newFleet(mode)
+					f.share(c.age, c.set)
+					got, asked := jwks.Ask(f.World, t.Context(), "a"), strconv.Itoa(f.Issuer().Requests())
+					if mode == "503" && got != c.outage || mode == "a" && (got != "key" || asked != c.up) {
+						t.Errorf("%s after %s requests\n%s", got, asked, f.Lines())
+					}
+					if n := strings.Count(f.Lines(), "level=WARN msg=\"reading the shared key set, which is taken as absent"); (n == 1) != (c.warning != "") ||
+						!strings.Contains(f.Lines(), c.warning) {
+						t.Errorf("log: %s", f.Lines())
+					}
+					i := f.item()
+					if set, ok := i.Set.([]byte); mode == "a" && (!ok || string(set) != string(good)) || c.up == "1" && mode == "a" && i.Sent != number(time.Now()) {
+						t.Errorf("it was not replaced: %s, %v", set, i.Sent)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A set of more than 16 KB is not shared. Everybody learns so from the table and asks the issuer alone.
+func TestTooLargeToShare(t *testing.T) {
+	t.Parallel()
+	most := strings.Repeat("k", 16<<10-len(jwks.Text(""))) // the kid that makes 16 KB
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(most)
+		if got := jwks.Ask(f.World, t.Context(), most); got != "key" || len(f.item().Set.([]byte)) != 16<<10 {
+			t.Fatalf("%s; %d bytes are shared", got, len(f.item().Set.([]byte)))
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		large := most + "k"
+		f := newFleet(large)
+		if got := jwks.Ask(f.World, t.Context(), large); got != "key" || len(f.item().Set.([]byte)) != 0 || f.item().Sent != number(time.Now()) {
+			t.Fatalf("%s; shared: %v", got, f.item())
+		}
+		if want := "16385 bytes, at most 16384 are shared"; strings.Count(f.Lines(), "level=WARN") != 1 || !strings.Contains(f.Lines(), want) {
+			t.Errorf("log: %s", f.Lines())
+		}
+
+		// While that is the newest that is known, the turn is no obstacle: it says nothing about one's own need.
+		w := f.other()
+		if err := w.Refresh(t.Context()); err != nil || f.Issuer().Requests() != 2 {
+			t.Errorf("a new environment: %v after %d requests", err, f.Issuer().Requests())
+		}
+		for n := range 3 {
+			if got := jwks.Ask(w, t.Context(), "x"); got != "unknown" || f.Issuer().Requests() != 3+n {
+				t.Errorf("an unknown kid: %s after %d requests", got, f.Issuer().Requests())
+			}
+		}
+		if got, want := f.table.Counts(), uses(2, 2, 1, 1); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+
+		// It shrinks: whose turn is next shares it.
+		time.Sleep(ttl)
+		f.Issuer().Set(large + " b")
+		jwks.Ask(f.World, t.Context(), large)
+		if got, want := f.table.Counts(), uses(3, 2, 2, 2); got != want || f.Issuer().Requests() != 6 {
+			t.Errorf("%+v, want %+v; %d requests", got, want, f.Issuer().Requests())
+		}
+		time.Sleep(ttl)
+		f.Issuer().Set("a")
+		jwks.Ask(w, t.Context(), large)
+		if set := f.item().Set.([]byte); string(set) != string(jwks.Text("a")) {
+			t.Errorf("shared: %s", set)
+		}
+		if got := jwks.Ask(f.World, t.Context(), "a"); got != "key" || f.Issuer().Requests() != 7 {
+			t.Errorf("%s after %d requests", got, f.Issuer().Requests())
+		}
+	})
+}
+
+// A new environment that waits while the one with the turn finds a set too large to share goes on alone.
+func TestTooLargeWhileWaiting(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(strings.Repeat("k", 16<<10))
+		f.Issuer().Delays(time.Second, false)
+		go jwks.Ask(f.other(), t.Context(), "k")
+		synctest.Wait()
+		start := time.Now()
+		if err := f.Refresh(t.Context()); err != nil || f.Issuer().Requests() != 2 || time.Since(start) > 2200*ms {
+			t.Errorf("%v after %d requests and %v", err, f.Issuer().Requests(), time.Since(start))
+		}
+	})
+}
+
+// The limiter's turn comes back when the issuer was not asked.
+func TestNotAskingGivesTheLimitersTurnBack(t *testing.T) {
+	t.Parallel()
+	for name, do := range map[string]func(f *fleet){
+		"the copy came":     func(f *fleet) { f.share(0, jwks.Text("a", "x")) },
+		"the turn is taken": (*fleet).taken,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFleet("a")
+			jwks.Ask(f.World, t.Context(), "a")
+			time.Sleep(m)
+			do(f)
+			if jwks.Ask(f.World, t.Context(), "x"); f.TurnsUsed() != 0 || f.Issuer().Requests() != 1 {
+				t.Errorf("%s: %d turns used, %d requests", name, f.TurnsUsed(), f.Issuer().Requests())
+			}
+		})
+	}
+}
+
+func TestStart(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		do     func(f *fleet)
+		issuer string
+		err    string
+		took   time.Duration
+		asked  int
+		kid    string // what is said of "a" then
+	}{
+		"nothing there": {asked: 1, kid: "key"},
+		"fresh keys":    {do: func(f *fleet) { f.share(m, jwks.Text("a")) }, kid: "key"},
+		"an outage": {
+			do: func(f *fleet) { f.share(6*h, jwks.Text("a")) }, issuer: "503", err: "status 503", asked: 1, kid: "key",
+		},
+		"the turn is taken": {do: (*fleet).taken, err: jwks.ErrTaken.Error(), took: 2850 * ms, kid: "fault"},
+		"the turn is taken, the keys come": {
+			do: func(f *fleet) { f.taken(); time.AfterFunc(2*s, func() { f.share(0, jwks.Text("a")) }) }, took: 2100 * ms, kid: "key",
+		},
+		"the turn is taken, old keys come": {
+			do: func(f *fleet) { f.taken(); time.AfterFunc(2*s, func() { f.share(h, jwks.Text("a")) }) }, err: jwks.ErrTaken.Error(), took: 2100 * ms, kid: "key",
+		},
+		"the turn is taken, there are old keys": {
+			do: func(f *fleet) { f.taken(); f.share(h, jwks.Text("a")) }, err: jwks.ErrTaken.Error(), took: 300 * ms, kid: "key",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet("a")
+				if c.issuer != "" {
+					f.Issuer().Set(c.issuer)
+				}
+				if c.do != nil {
+					c.do(f)
+				}
+				start := time.Now()
+				err := f.Refresh(t.Context())
+				took := time.Since(start)
+				if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) || took != c.took || f.Issuer().Requests() != c.asked {
+					t.Errorf("%v after %v and %d requests", err, took, f.Issuer().Requests())
+				}
+				if got := jwks.Ask(f.World, t.Context(), "a"); got != c.kid {
+					t.Errorf("then %s", got)
+				}
+			})
+		})
+	}
+}
+var _ = context.Background
+var _ = errors.New
+var _ = fmt.Sprint
+var _ = rand.N[int]
+var _ sync.Mutex
