@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
@@ -449,8 +448,353 @@ func TestStart(t *testing.T) {
 		})
 	}
 }
-var _ = context.Background
-var _ = errors.New
-var _ = fmt.Sprint
-var _ = rand.N[int]
-var _ sync.Mutex
+
+// A saboteur does harm to the operations of a Store that its field names; "" means all.
+type saboteur struct {
+	jwks.Store
+	op   string
+	harm func(ctx context.Context, do func() error) error
+
+	mu     sync.Mutex
+	came   int // operations,
+	harmed int // and those of them that came to harm
+}
+
+func (s *saboteur) at(ctx context.Context, op string, do func() error) error {
+	s.mu.Lock()
+	s.came++
+	harm := s.harm
+	if s.op != "" && s.op != op {
+		harm = nil
+	}
+	if harm != nil {
+		s.harmed++
+	}
+	s.mu.Unlock()
+	if harm == nil {
+		return do()
+	}
+	return harm(ctx, do)
+}
+
+func (s *saboteur) Read(ctx context.Context, consistent bool) (c jwks.Copy, err error) {
+	err = s.at(ctx, "read", func() (err error) { c, err = s.Store.Read(ctx, consistent); return err })
+	if err != nil {
+		return jwks.Copy{}, err
+	}
+	return c, nil
+}
+
+func (s *saboteur) Take(ctx context.Context, now time.Time) (turn time.Time, ok bool, err error) {
+	err = s.at(ctx, "take", func() (err error) { turn, ok, err = s.Store.Take(ctx, now); return err })
+	if err != nil {
+		return time.Time{}, false, err
+	}
+	return turn, ok, nil
+}
+
+func (s *saboteur) Put(ctx context.Context, turn time.Time, c jwks.Copy, expires time.Time) (ok bool, err error) {
+	err = s.at(ctx, "put", func() (err error) { ok, err = s.Store.Put(ctx, turn, c, expires); return err })
+	return ok && err == nil, err
+}
+
+var errBroken = errors.New("broken store")
+
+// harms are what can be wrong with an operation, before and after its effect.
+var harms = map[string]func(ctx context.Context, do func() error) error{
+	"fails":          func(context.Context, func() error) error { return errBroken },
+	"loses":          func(_ context.Context, do func() error) error { _ = do(); return errBroken },
+	"panics":         func(context.Context, func() error) error { panic("c2VjcmV0") },
+	"panics after":   func(_ context.Context, do func() error) error { _ = do(); panic("c2VjcmV0") },
+	"hangs":          func(ctx context.Context, _ func() error) error { <-ctx.Done(); return ctx.Err() },
+	"hangs after":    func(ctx context.Context, do func() error) error { _ = do(); <-ctx.Done(); return ctx.Err() },
+	"slow":           slow(100 * ms),
+	"slower":         slow(170 * ms),
+	"slow as can be": slow(349 * ms),
+}
+
+func slow(d time.Duration) func(ctx context.Context, do func() error) error {
+	return func(ctx context.Context, do func() error) error {
+		select {
+		case <-time.After(d):
+			return do()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Whatever is wrong with the Store, the answer is the one without it, at most 350 ms later.
+func TestStoreInTrouble(t *testing.T) {
+	t.Parallel()
+	scenes := map[string]func(f *fleet) (kid string){
+		"start": func(*fleet) string { return "a" },
+		"due": func(f *fleet) string {
+			jwks.Ask(f.World, context.Background(), "a")
+			time.Sleep(ttl)
+			return "a"
+		},
+		"due and withdrawn": func(f *fleet) string {
+			jwks.Ask(f.World, context.Background(), "a")
+			time.Sleep(ttl)
+			f.Issuer().Set("b")
+			return "a"
+		},
+		"rotated": func(f *fleet) string {
+			jwks.Ask(f.World, context.Background(), "a")
+			time.Sleep(m)
+			f.Issuer().Set("a b")
+			return "b"
+		},
+		"rotated, the copy does not know": func(f *fleet) string {
+			jwks.Ask(f.World, context.Background(), "a")
+			time.Sleep(m)
+			f.Issuer().Set("a b")
+			if f.Store != nil {
+				f.share(10*s, jwks.Text("a", "c"))
+			}
+			return "b"
+		},
+		"unknown": func(f *fleet) string {
+			jwks.Ask(f.World, context.Background(), "a")
+			time.Sleep(m)
+			return "x"
+		},
+		"due in an outage": func(f *fleet) string {
+			jwks.Ask(f.World, context.Background(), "a")
+			time.Sleep(ttl)
+			f.Issuer().Set("503")
+			return "a"
+		},
+	}
+	for scene, prepare := range scenes {
+		for _, op := range []string{"read", "take", "put", ""} {
+			for name, harm := range harms {
+				t.Run(fmt.Sprintf("%s, %s %s", scene, op, name), func(t *testing.T) {
+					t.Parallel()
+					synctest.Test(t, func(t *testing.T) {
+						const delay = 900 * ms
+						ask := func(f *fleet, kid string) (string, time.Duration) {
+							f.Issuer().Delays(delay, false)
+							start := time.Now()
+							got := jwks.Ask(f.World, t.Context(), kid)
+							return got, time.Since(start)
+						}
+						alone := newFleet("a")
+						alone.Store = nil
+						want, without := ask(alone, prepare(alone))
+
+						f := newFleet("a")
+						trouble := &saboteur{Store: f.Store, op: op}
+						f.Store = trouble
+						kid := prepare(f)
+						trouble.harm = harm
+						got, took := ask(f, kid)
+						if got != want || took > without+350*ms {
+							t.Errorf("%s after %v, without it %s after %v\n%s", got, took, want, without, f.Lines())
+						}
+						if strings.HasPrefix(name, "panics") && trouble.harmed > 0 &&
+							(!strings.Contains(f.Lines(), "level=ERROR msg=\"panic while ") || !strings.Contains(f.Lines(), "(*saboteur)")) {
+							t.Errorf("a panic without a stack: %s", f.Lines())
+						}
+						if strings.Contains(f.Lines(), "c2VjcmV0") {
+							t.Error("what the panic said is in the log")
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// A Store that fails is left alone for 1 s, doubling to 30 s, and complained of once a minute.
+func TestStoreRests(t *testing.T) {
+	t.Parallel()
+	for _, op := range []string{"read", "take", "put"} {
+		t.Run(op, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet("a")
+				trouble := &saboteur{Store: f.Store, op: op, harm: harms["fails"]}
+				f.Store, f.TTL = trouble, time.Nanosecond // always due
+				var tries []time.Duration
+				start := time.Now()
+				for came := 0; time.Since(start) < 3*m; time.Sleep(100 * ms) {
+					if got := jwks.Ask(f.World, t.Context(), "a"); got != "key" {
+						t.Fatal(got)
+					}
+					if trouble.came > came {
+						came = trouble.came
+						tries = append(tries, time.Since(start))
+					}
+				}
+				want := []time.Duration{0, s, 3 * s, 7 * s, 15 * s, 31 * s, 61 * s, 91 * s, 121 * s, 151 * s}
+				if op == "put" { // what was taken before stands for 6 s
+					want = []time.Duration{0, 6 * s, 12 * s, 18 * s, 26 * s, 42 * s, 72 * s, 102 * s, 132 * s, 162 * s}
+				}
+				if fmt.Sprint(tries) != fmt.Sprint(want) {
+					t.Errorf("it was tried at %v, want %v", tries, want)
+				}
+				doing := map[string]string{"read": "reading the shared key set", "take": "taking the turn to ask the issuer", "put": "sharing the key set"}[op]
+				line := "level=WARN msg=\"" + doing + "\" uri=https://issuer.example/.well-known/jwks.json error=\"broken store\""
+				if n := strings.Count(f.Lines(), "level=WARN"); n != 3 || strings.Count(f.Lines(), line) != 3 {
+					t.Errorf("%d warnings in 3 minutes, %d of them %s", n, strings.Count(f.Lines(), line), line)
+				}
+				trouble.harm = nil
+				time.Sleep(30 * s)
+				jwks.Ask(f.World, t.Context(), "a")
+				if n := f.StoreFailures(); n != 0 {
+					t.Errorf("it works again, %d failures are remembered", n)
+				}
+			})
+		})
+	}
+}
+
+// An environment is frozen for an hour in the middle of something. Meanwhile the issuer withdraws a key, and another
+// environment learns of it.
+func TestFrozenWithAStore(t *testing.T) {
+	t.Parallel()
+	for _, op := range []string{"read", "take", "fetch", "put"} {
+		for name, at := range map[string]func(thaw <-chan struct{}, do func() error) error{
+			"before its effect":   func(thaw <-chan struct{}, do func() error) error { <-thaw; return do() },
+			"after its effect":    func(thaw <-chan struct{}, do func() error) error { err := do(); <-thaw; return err },
+			"its connection dies": func(thaw <-chan struct{}, do func() error) error { _ = do(); <-thaw; return errBroken },
+		} {
+			for _, first := range []string{"an invocation", "the thaw", "another has the turn, the thaw"} {
+				t.Run(op+", "+name+", then "+first, func(t *testing.T) {
+					t.Parallel()
+					synctest.Test(t, func(t *testing.T) {
+						f := newFleet("withdrawn")
+						if op == "read" {
+							f.share(0, jwks.Text("withdrawn"))
+						}
+						thaw := make(chan struct{})
+						trouble := &saboteur{Store: f.Store, op: op}
+						trouble.harm = func(_ context.Context, do func() error) error {
+							trouble.mu.Lock()
+							trouble.harm = nil // once
+							trouble.mu.Unlock()
+							return at(thaw, do)
+						}
+						f.Store = trouble
+						if op == "fetch" {
+							f.Issuer().Delays(h, true)
+						}
+						go f.Refresh(t.Context())
+						synctest.Wait()
+
+						time.Sleep(h - m)
+						f.Issuer().Set("a")
+						f.Issuer().Delays(0, false)
+						if got := jwks.Ask(f.other(), t.Context(), "a"); got != "key" {
+							t.Errorf("the other environment: %s", got)
+						}
+						time.Sleep(m)
+						switch first {
+						case "an invocation":
+							if got := jwks.Ask(f.World, t.Context(), "a"); got != "key" {
+								t.Errorf("before the thaw: %s", got)
+							}
+							close(thaw)
+						case "the thaw":
+							close(thaw)
+						default:
+							f.taken()
+							close(thaw)
+						}
+						synctest.Wait()
+						if got := jwks.Ask(f.World, t.Context(), "a"); got != "key" {
+							t.Errorf("after the thaw: %s\n%s", got, f.Lines())
+						}
+						if got := jwks.Ask(f.World, t.Context(), "withdrawn"); got == "key" {
+							t.Error("the withdrawn key is still good")
+						}
+						if set := f.item().Set.([]byte); string(set) != string(jwks.Text("a")) {
+							t.Errorf("shared: %s", set)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// A writer who was overtaken in the middle of its fetch keeps its keys to itself.
+func TestOvertakenWriterLoses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet("a")
+		f.Issuer().Delays(s, false)
+		go jwks.Ask(f.World, t.Context(), "a")
+		time.Sleep(500 * ms)
+		f.turn(jwks.TurnTime)
+		f.share(0, jwks.Text("theirs"))
+		before := f.item()
+		time.Sleep(s)
+		if n := f.table.Counts().PutsLost; n != 1 || string(f.item().Set.([]byte)) != string(before.Set.([]byte)) || f.StoreFailures() != 0 {
+			t.Errorf("%d writes were refused, shared: %v; %d failures of the Store", n, f.item(), f.StoreFailures())
+		}
+		if got := jwks.Ask(f.World, t.Context(), "a"); got != "key" {
+			t.Error(got)
+		}
+	})
+}
+
+// Clocks differ, and one is a day ahead. Everybody finds the keys, and the issuer is not asked much more often.
+func TestClocksApart(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		steps []time.Duration
+		most  int // requests in 2 hours
+	}{
+		"2 s apart":       {[]time.Duration{0, 0, 2 * s}, 2*15 + 2},
+		"one a day ahead": {[]time.Duration{0, 0, 24 * h}, 2 * (2*15 + 2)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet("k0")
+				all := []*jwks.World{f.World, f.other(), f.other()}
+				for n, w := range all {
+					w.Step(c.steps[n])
+				}
+				for tick := range 1440 { // of 5 s
+					hour := tick / 720
+					f.Issuer().Set(fmt.Sprintf("k%d k%d", hour, hour+1))
+					for n, w := range all {
+						kid := fmt.Sprintf("k%d", hour+1)
+						if tick == 0 {
+							kid = "k0"
+						}
+						if got := jwks.Ask(w, t.Context(), kid); got != "key" && tick%720 > 2 { // whose turn it is may take 6 s
+							t.Fatalf("environment %d after %v: %s for %s\n%s", n, time.Duration(tick)*5*s, got, kid, w.Lines())
+						}
+					}
+					time.Sleep(5 * s)
+				}
+				if n := f.Issuer().Requests(); n > c.most {
+					t.Errorf("%d requests, want at most %d", n, c.most)
+				}
+			})
+		})
+	}
+}
+
+// A search that might only look, for a forged kid, is joined by who may ask the issuer: then it is asked.
+func TestJoiningWhoMayOnlyLook(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet("a")
+		jwks.Ask(f.World, t.Context(), "a")
+		time.Sleep(f.Due() - 50*ms)
+		f.table.Latency = 100 * ms
+		f.Issuer().Set("b")
+		f.UseTurns()
+		go jwks.Ask(f.World, t.Context(), "x")
+		time.Sleep(50 * ms)
+		if got := jwks.Ask(f.World, t.Context(), "b"); got != "key" {
+			t.Error(got)
+		}
+	})
+}
