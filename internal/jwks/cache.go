@@ -265,8 +265,10 @@ func (c *Cache) search(ctx context.Context, f *flight, v *visit, look bool, refu
 	if text, err = fetch(ctx, c.Client, c.URI); err != nil {
 		return nil, nil, err
 	}
-	set, err = c.parse(text)
-	return set, text, err
+	if set, err = c.parse(text); err != nil {
+		return nil, nil, fmt.Errorf("reading the reply: %w", err)
+	}
+	return set, text, nil
 }
 
 // safely makes an error of a panic, which in a goroutine of its own would end the process, and logs its stack.
@@ -336,7 +338,7 @@ func (c *Cache) parse(text []byte) (*Set, error) {
 		c.Log.Warn("key skipped", "uri", c.name(), "kty", s.KeyType, "kid", s.KeyID, "why", s.Why)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the reply: %w", err)
+		return nil, err
 	}
 	return set, nil
 }

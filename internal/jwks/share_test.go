@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
@@ -797,4 +798,173 @@ func TestJoiningWhoMayOnlyLook(t *testing.T) {
 			t.Error(got)
 		}
 	})
+}
+
+// Whatever happens to the table, whatever other environments do with the turn, no invocation fails that would have
+// succeeded without a Store, but for an unknown kid while a turn is taken; and none waits more than 350 ms longer.
+func TestNoWorseThanWithout(t *testing.T) {
+	t.Parallel()
+	const runs, steps = 200, 60
+	for part := range 4 {
+		t.Run(fmt.Sprint(part), func(t *testing.T) {
+			t.Parallel()
+			for seed := part; seed < runs; seed += 4 {
+				synctest.Test(t, func(t *testing.T) { newGamble(t, uint64(seed)).play(steps) })
+				if t.Failed() {
+					t.Fatalf("seed %d", seed)
+				}
+			}
+		})
+	}
+}
+
+// A gamble is an environment to which things happen at random.
+type gamble struct {
+	*testing.T
+	*fleet
+	mu    sync.Mutex // guards rand: harm is done elsewhere
+	rand  *rand.Rand
+	delay time.Duration
+	sets  []published
+	up    time.Time       // since when the issuer answers; zero: it does not
+	taken time.Time       // until when a turn stands that an honest clock took
+	held  map[string]bool // kids that this environment was seen to have
+}
+
+// A published set stands from then on.
+type published struct {
+	from time.Time
+	kids []string
+}
+
+func newGamble(t *testing.T, seed uint64) *gamble {
+	g := &gamble{T: t, rand: rand.New(rand.NewPCG(seed, 0)), fleet: newFleet(""), held: map[string]bool{}}
+	g.Store = &saboteur{Store: g.Store, harm: g.harm}
+	g.sets = []published{{time.Now(), []string{"k0", "k1"}}}
+	g.restore()
+	return g
+}
+
+func (g *gamble) draw(n int) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.rand.IntN(n)
+}
+
+func (g *gamble) within(d time.Duration) time.Duration { return time.Duration(g.draw(int(d))) }
+
+// harm lets most operations pass, and breaks some in one of the ways there are.
+func (g *gamble) harm(ctx context.Context, do func() error) error {
+	if g.draw(3) > 0 {
+		return do()
+	}
+	names := []string{"fails", "loses", "panics", "panics after", "hangs", "hangs after", "slow", "slower", "slow as can be"}
+	return harms[names[g.draw(len(names))]](ctx, do)
+}
+
+func (g *gamble) newest() published { return g.sets[len(g.sets)-1] }
+
+func (g *gamble) restore() {
+	g.up = time.Now()
+	g.Issuer().Set(strings.Join(g.newest().kids, " "))
+}
+
+// watch notes whose turn it is.
+func (g *gamble) watch() {
+	n, _ := g.item().NextTurn.(storetest.Number)
+	if at, err := strconv.ParseInt(string(n), 10, 64); err == nil {
+		if ends := time.UnixMilli(at); ends.After(g.taken) && !(jwks.Copy{NextTurn: ends}).Free(time.Now()) {
+			g.taken = ends
+		}
+	}
+}
+
+func (g *gamble) play(steps int) {
+	defer time.Sleep(10 * time.Second) // whatever is under way ends
+	for range steps {
+		time.Sleep([]time.Duration{0, 10 * ms, s, 7 * s, 40 * s, 5 * m}[g.draw(6)])
+		g.happen()
+		g.watch()
+		kids := g.newest().kids
+		g.ask(kids[g.draw(len(kids))], true)
+		if g.draw(4) == 0 && len(g.sets) > 2 {
+			g.ask(g.sets[0].kids[0], false)
+		}
+	}
+}
+
+// happen is what the world does between two invocations.
+func (g *gamble) happen() {
+	what := g.draw(10)
+	if what < 3 { // what the issuer does is for requests that are sent from then on
+		time.Sleep(4 * s)
+	}
+	now := time.Now()
+	switch what {
+	case 0: // a rotation
+		if now.Sub(g.newest().from) > 20*m {
+			last := g.newest().kids[1]
+			g.sets = append(g.sets, published{now, []string{last, fmt.Sprint("k", len(g.sets)+1)}})
+			if !g.up.IsZero() {
+				g.Issuer().Set(strings.Join(g.newest().kids, " "))
+			}
+		}
+	case 1: // an outage begins or ends
+		if g.up.IsZero() {
+			g.restore()
+		} else {
+			g.up = time.Time{}
+			g.Issuer().Set("503")
+		}
+	case 2:
+		g.delay = g.within(2900 * ms)
+		g.Issuer().Delays(g.delay, false)
+	case 3, 4: // another environment takes the turn, and may be heard of again
+		g.turn(g.within(jwks.TurnAhead))
+		if g.draw(2) == 0 && !g.up.IsZero() {
+			set := jwks.Text(g.newest().kids...)
+			time.AfterFunc(g.within(350*ms), func() { g.share(time.Since(now), set) })
+		}
+	case 5: // what is shared is older
+		age := g.within(10 * m)
+		for _, set := range g.sets {
+			if !set.from.After(now.Add(-age)) {
+				g.share(age, jwks.Text(set.kids...))
+			}
+		}
+	case 6:
+		g.share(g.within(10*m), [][]byte{{}, []byte("?"), []byte(`{"keys":[{}]}`)}[g.draw(3)])
+	case 7: // a confused clock
+		g.share(-24*h-g.within(24*h), jwks.Text("k0"))
+		g.turn(48 * h)
+	case 8:
+		g.setItem(storetest.Item{})
+	}
+}
+
+// ask asks for a kid that the issuer publishes, or has not for long.
+func (g *gamble) ask(kid string, good bool) {
+	start := time.Now()
+	got := jwks.Ask(g.World, g.Context(), kid)
+	took := time.Since(start)
+	synctest.Wait()
+	g.watch()
+	limit := g.delay + jwks.StoreTime
+	if g.held[kid] && good {
+		limit = min(limit, time.Second+jwks.StoreTime)
+	}
+	if took > limit {
+		g.Errorf("%s for %s after %v, the issuer takes %v\n%s", got, kid, took, g.delay, g.Lines())
+	}
+	open := !start.Before(g.taken)                              // no turn in the way
+	sound := !g.up.IsZero() && start.Sub(g.up) > 30*time.Second // nor a back-off
+	switch {
+	case good && got != "key" && (g.held[kid] || sound && open):
+		g.Errorf("%s for %s, which is published; held before: %v\n%s", got, kid, g.held[kid], g.Lines())
+	case !good && got == "key" && sound && open && g.delay < time.Second && start.Sub(g.sets[1].from) > ttl:
+		g.Errorf("%s is withdrawn and still good\n%s", kid, g.Lines())
+	}
+	if good && got == "key" {
+		g.held[kid] = true
+	}
 }
