@@ -62,11 +62,10 @@ func (c *Cache) mayLook(now time.Time, n need) (bool, error) {
 // A visit is what one flight does with the Store. It is help, never a condition: whatever goes wrong in it, the flight
 // goes on without.
 type visit struct {
-	c     *Cache
-	need  need
-	left  time.Duration // of storeTime; negative: less than none
-	alone bool          // the Store is of no use to this flight
-	turn  time.Time     // what proves the turn; zero: it has none
+	c    *Cache
+	need need
+	left time.Duration // of storeTime; negative: less than none
+	turn time.Time     // what proves the turn; zero: it has none
 }
 
 // take takes the turn to ask the issuer. Where another environment has it, it waits for what that one brings; came says
@@ -77,7 +76,7 @@ func (v *visit) take(ctx context.Context) (came bool, err error) {
 	share, now := c.share, c.now()
 	c.mu.Unlock()
 	switch free := share.last.Free(now); {
-	case c.Store == nil || v.alone || share.resting(now, c.TTL):
+	case c.Store == nil || share.resting(now, c.TTL):
 		return false, nil
 	case !free && share.last.NextTurn.Equal(share.mine): // nobody is asking: this process did, and it was not what it needs
 		return false, errTaken
@@ -128,7 +127,7 @@ func (v *visit) poll(ctx context.Context) (came bool, err error) {
 		if err != nil {
 			v.fail(ctx, "reading the shared key set", err)
 		}
-		if came || v.alone {
+		if came || err != nil || v.resting() {
 			return came, nil
 		}
 	}
@@ -158,17 +157,15 @@ func (v *visit) look(ctx context.Context, consistent bool) (came bool, err error
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.now()
 	c.share.last = Copy{NextTurn: copy.NextTurn}
-	if c.share.oversized = (time.Time{}); len(copy.Set) == 0 && copy.Sent.Sub(now) <= clockSkew {
+	if len(copy.Set) == 0 {
 		c.share.oversized = copy.Sent
-		v.alone = age(copy.Sent, now) < c.TTL
 	}
-	if set == nil || !c.newer(copy.Sent, now) {
+	if set == nil || ctx.Err() != nil { // or replaced in the meantime
 		return false, nil
 	}
 	c.install(set, copy.Sent)
-	if v.need.due && age(copy.Sent, now) >= earliestDue(c.TTL) {
+	if v.need.due && age(copy.Sent, c.now()) >= earliestDue(c.TTL) {
 		return false, nil
 	}
 	c.share.failures = 0
@@ -178,22 +175,23 @@ func (v *visit) look(ctx context.Context, consistent bool) (came bool, err error
 // usable is the set of a shared copy, judged like one from the network; nil if it is absent, too large, too old to serve
 // or no newer than the one in memory, and with an error if it is damaged.
 func (c *Cache) usable(copy Copy) (*Set, error) {
-	now := c.now()
+	now, s := c.now(), c.current.Load()
 	switch d := now.Sub(copy.Sent); {
 	case len(copy.Set) == 0 || d > c.MaxStale:
 		return nil, nil
 	case d < -clockSkew:
 		return nil, fmt.Errorf("it is dated %v ahead", -d.Round(time.Second))
-	case !c.newer(copy.Sent, now):
+	case s != nil && d >= age(s.sent, now):
 		return nil, nil
 	}
 	return c.parse(copy.Set)
 }
 
-// newer says whether a set sent for at that time is newer than the one in memory.
-func (c *Cache) newer(sent, now time.Time) bool {
-	s := c.current.Load()
-	return s == nil || age(sent, now) < age(s.sent, now)
+// resting says whether the Store turned out to be of no use to this flight.
+func (v *visit) resting() bool {
+	v.c.mu.Lock()
+	defer v.c.mu.Unlock()
+	return v.c.share.resting(v.c.now(), v.c.TTL)
 }
 
 // put shares the set that the turn was for. Who was overtaken loses: his set may be older than the one that is there.
@@ -228,9 +226,8 @@ func (v *visit) do(ctx context.Context, doing string, call func(context.Context)
 	return v.c.safely(doing+" the store of shared key sets", func() error { return call(ctx) })
 }
 
-// fail goes on without the Store and lets it rest for a while, unless it was this flight that was given up.
+// fail lets the Store rest for a while, unless it is this flight that was given up.
 func (v *visit) fail(ctx context.Context, doing string, err error) {
-	v.alone = true
 	if ctx.Err() != nil {
 		return
 	}
