@@ -87,10 +87,11 @@ type world struct {
 
 func newWorld(mode string) *world {
 	w := &world{issuer: &issuer{mode: mode, cut: make(chan struct{})}, log: &bytes.Buffer{}}
+	text := slog.New(slog.NewTextHandler(w.log, nil))
 	w.Cache = &Cache{
 		URI: uri, Client: &http.Client{Transport: w.issuer}, TTL: 5 * time.Minute, MaxStale: 24 * time.Hour,
 		Now: func() time.Time { return time.Now().Add(time.Duration(w.step.Load())) },
-		Log: slog.New(slog.NewTextHandler(w.log, nil)), Fetches: slog.New(slog.NewTextHandler(w.log, nil)),
+		Log: text, Fetches: text,
 	}
 	return w
 }

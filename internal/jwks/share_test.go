@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"testing"
 	"testing/synctest"
@@ -140,6 +142,11 @@ func TestSharedCopy(t *testing.T) {
 		"due, the turn is taken, old keys that are younger come: no end of the wait": {
 			first, {after: 6 * m, do: both(taken, later(10*ms, shared(5*m, "a"))), kid: "a", want: "key", took: 300 * ms, asked: 1, uses: uses(5, 1, 1, 1)},
 		},
+		"keys that a clock far ahead dated give way": {
+			{do: func(f *fleet) { f.Step(h) }, kid: "a", want: "key", asked: 1, uses: uses(1, 1, 1, 1)},
+			{do: both(func(f *fleet) { f.Step(-h) }, shared(s, "b")), kid: "b", want: "key", asked: 1, uses: uses(2, 2, 1, 1)},
+			{kid: "b", want: "key", asked: 1, uses: uses(2, 2, 1, 1)},
+		},
 		"an unknown kid: a consistent read, and somebody saw the rotation": {
 			first, {after: m, do: shared(s, "a", "b"), kid: "b", want: "key", asked: 1, uses: uses(2, 2, 1, 1)},
 		},
@@ -182,8 +189,9 @@ func TestSharedCopy(t *testing.T) {
 		},
 		"looking without a turn of the limiter": {
 			{kid: "a", do: func(f *fleet) { f.UseTurns() }, want: "key", asked: 1, uses: uses(1, 1, 1, 1)},
-			{after: 8 * s, do: shared(s, "a", "b"), kid: "b", want: "key", asked: 1, uses: uses(2, 2, 1, 1)},
-			{after: 1900 * ms, do: shared(0, "a", "c"), kid: "x", want: "unknown", asked: 1, uses: uses(3, 3, 1, 1)},
+			{after: 7 * s, kid: "x", want: "unknown", asked: 1, uses: uses(2, 2, 1, 1)},
+			{after: s, do: shared(s, "a", "b"), kid: "b", want: "key", asked: 1, uses: uses(3, 3, 1, 1)},
+			{after: 1900 * ms, do: shared(0, "a", "c"), kid: "x", want: "unknown", asked: 1, uses: uses(4, 4, 1, 1)},
 		},
 		"back-off: nobody waits for keys that are due, unknown kids are looked for": {
 			first,
@@ -191,10 +199,11 @@ func TestSharedCopy(t *testing.T) {
 			{after: 6 * s, kid: "a", want: "key", asked: 3, uses: uses(3, 1, 3, 1)},
 			{after: 6 * s, kid: "a", want: "key", asked: 4, uses: uses(4, 1, 4, 1)},
 			{after: 6 * s, kid: "a", want: "key", asked: 5, uses: uses(5, 1, 5, 1)}, // 8 s
-			{after: 7 * s, do: shared(20*s, "a", "b"), kid: "a", want: "key", asked: 5, uses: uses(5, 1, 5, 1)},
+			{after: 6500 * ms, do: shared(20*s, "a", "b"), kid: "a", want: "key", asked: 5, uses: uses(5, 1, 5, 1)},
 			{kid: "b", want: "key", asked: 5, uses: uses(6, 2, 5, 1)},
 			{kid: "x", want: "fault", asked: 5, uses: uses(6, 2, 5, 1)},
-			{kid: "a", want: "key", asked: 5, uses: uses(6, 2, 5, 1)},
+			{after: s, kid: "x", want: "fault", asked: 5, uses: uses(7, 3, 5, 1)},
+			{kid: "a", want: "key", asked: 5, uses: uses(7, 3, 5, 1)},
 		},
 		"back-off and no keys at all: looked for": {
 			{issuer: "503", kid: "a", want: "fault", asked: 1, uses: uses(1, 1, 1, 0)},
@@ -303,9 +312,9 @@ func TestDamagedCopy(t *testing.T) {
 						!strings.Contains(f.Lines(), c.warning) {
 						t.Errorf("log: %s", f.Lines())
 					}
-					i := f.item()
-					if set, ok := i.Set.([]byte); mode == "a" && (!ok || string(set) != string(good)) || c.up == "1" && mode == "a" && i.Sent != number(time.Now()) {
-						t.Errorf("it was not replaced: %s, %v", set, i.Sent)
+					i, expires := f.item(), storetest.Number(strconv.FormatInt(time.Now().Add(24*h).Unix(), 10))
+					if set, ok := i.Set.([]byte); mode == "a" && (!ok || string(set) != string(good)) || c.up == "1" && mode == "a" && (i.Sent != number(time.Now()) || i.Expires != expires) {
+						t.Errorf("it was not replaced: %s, %v", set, i)
 					}
 				})
 			})
@@ -416,6 +425,9 @@ func TestStart(t *testing.T) {
 			do: func(f *fleet) { f.share(6*h, jwks.Text("a")) }, issuer: "503", err: "status 503", asked: 1, kid: "key",
 		},
 		"the turn is taken": {do: (*fleet).taken, err: jwks.ErrTaken.Error(), took: 2850 * ms, kid: "fault"},
+		"the turn is taken, there are keys that are too old": {
+			do: func(f *fleet) { f.taken(); f.share(25*h, jwks.Text("a")) }, err: jwks.ErrTaken.Error(), took: 2850 * ms, kid: "fault",
+		},
 		"the turn is taken, the keys come": {
 			do: func(f *fleet) { f.taken(); time.AfterFunc(2*s, func() { f.share(0, jwks.Text("a")) }) }, took: 2100 * ms, kid: "key",
 		},
@@ -642,10 +654,22 @@ func TestStoreRests(t *testing.T) {
 					t.Errorf("%d warnings in 3 minutes, %d of them %s", n, strings.Count(f.Lines(), line), line)
 				}
 				trouble.harm = nil
-				time.Sleep(30 * s)
-				jwks.Ask(f.World, t.Context(), "a")
-				if n := f.StoreFailures(); n != 0 {
-					t.Errorf("it works again, %d failures are remembered", n)
+				for what, works := range map[string]func(){
+					"an exchange": func() {},
+					"fresh keys":  func() { f.TTL = ttl; f.share(0, jwks.Text("a", "b")) },
+				} {
+					f.TTL = time.Nanosecond
+					trouble.harm = harms["fails"]
+					time.Sleep(h)
+					jwks.Ask(f.World, t.Context(), "a")
+					trouble.harm = nil
+					time.Sleep(m)
+					failures := f.StoreFailures()
+					works()
+					jwks.Ask(f.World, t.Context(), "a")
+					if n := f.StoreFailures(); failures == 0 || n != 0 {
+						t.Errorf("%s: of %d failures %d are remembered", what, failures, n)
+					}
 				}
 			})
 		})
@@ -697,7 +721,12 @@ func TestFrozenWithAStore(t *testing.T) {
 							if got := jwks.Ask(f.World, t.Context(), "a"); got != "key" {
 								t.Errorf("before the thaw: %s", got)
 							}
+							asked := f.Issuer().Requests()
 							close(thaw)
+							synctest.Wait()
+							if n := f.Issuer().Requests() - asked; n > 0 || f.StoreFailures() > 0 && op != "put" {
+								t.Errorf("what was given up asks %d times, and %d failures of the Store are counted", n, f.StoreFailures())
+							}
 						case "the thaw":
 							close(thaw)
 						default:
@@ -967,4 +996,134 @@ func (g *gamble) ask(kid string, good bool) {
 	if good && got == "key" {
 		g.held[kid] = true
 	}
+}
+
+// Copies that were being judged when the process froze are not installed over younger keys; one that panics is damaged.
+func TestJudgingTheCopy(t *testing.T) {
+	t.Parallel()
+	strange := []byte(strings.Replace(string(jwks.Text("withdrawn")), "[", `[{"kty":"?"},`, 1))
+	t.Run("it panics", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			f := newFleet("a")
+			f.share(0, strange)
+			f.Log = slog.New(judging{f.Log.Handler(), func() { panic("c2VjcmV0") }})
+			got := jwks.Ask(f.World, t.Context(), "a")
+			if log := f.Lines(); got != "key" || string(f.item().Set.([]byte)) != string(jwks.Text("a")) ||
+				!strings.Contains(log, `error="panic of type string while judging the shared key set"`) || !strings.Contains(log, "stack=") {
+				t.Errorf("%s; shared: %s\n%s", got, f.item().Set, log)
+			}
+		})
+	})
+	t.Run("frozen", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			f := newFleet("a")
+			f.share(0, strange)
+			thaw := make(chan struct{})
+			var frozen atomic.Bool
+			f.Log = slog.New(judging{f.Log.Handler(), func() {
+				if frozen.CompareAndSwap(false, true) {
+					<-thaw
+				}
+			}})
+			go f.Refresh(t.Context())
+			time.Sleep(h)
+			check := func(when string) {
+				if got := jwks.Ask(f.World, t.Context(), "a"); got != "key" || jwks.Ask(f.World, t.Context(), "withdrawn") == "key" {
+					t.Errorf("%s: %s\n%s", when, got, f.Lines())
+				}
+			}
+			check("before the thaw")
+			close(thaw)
+			synctest.Wait()
+			check("after it")
+		})
+	})
+}
+
+// A judging handler does something when a key is skipped, which is in the middle of judging a set.
+type judging struct {
+	slog.Handler
+	do func()
+}
+
+func (j judging) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == "key skipped" {
+		j.do()
+	}
+	return j.Handler.Handle(ctx, r)
+}
+
+// A read that the budget cuts short while another environment has the turn is no failure of the Store.
+func TestWaitIsCut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet("a")
+		f.table.Latency = 90 * ms // 90, and with the pauses 140 and 190: 20 too many
+		f.taken()
+		start := time.Now()
+		got := jwks.Ask(f.World, t.Context(), "a")
+		if took := time.Since(start); got != "fault" || took != jwks.StoreTime || f.Issuer().Requests() > 0 || f.StoreFailures() > 0 {
+			t.Errorf("%s after %v, %d requests, %d failures of the Store", got, took, f.Issuer().Requests(), f.StoreFailures())
+		}
+	})
+}
+
+// The Store fails while a new environment waits for another's keys: it goes on alone, and the issuer has its 3 s.
+func TestStoreFailsAtTheStart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet("a")
+		f.Issuer().Delays(2900*ms, false)
+		f.taken()
+		trouble := &saboteur{Store: f.Store}
+		trouble.harm = func(ctx context.Context, do func() error) error {
+			if trouble.came > 10 {
+				return harms["hangs"](ctx, do)
+			}
+			return do()
+		}
+		f.Store = trouble
+		start := time.Now()
+		if err := f.Refresh(t.Context()); err == nil || time.Since(start) > 3550*ms || f.Issuer().Requests() != 1 {
+			t.Errorf("%v after %v and %d requests", err, time.Since(start), f.Issuer().Requests())
+		}
+		time.Sleep(3 * s)
+		if _, ok := f.Age(); !ok {
+			t.Errorf("no keys: %s", f.Lines())
+		}
+	})
+}
+
+// A fetch that began late, for the Store took its time, is joined as long as it may take.
+func TestJoiningALateFetch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet("a")
+		f.Issuer().Delays(2900*ms, false)
+		f.Store = &saboteur{Store: f.Store, op: "read", harm: harms["slow as can be"]}
+		go f.Refresh(t.Context())
+		time.Sleep(3100 * ms)
+		if got := jwks.Ask(f.World, t.Context(), "a"); got != "key" || f.Issuer().Requests() != 1 {
+			t.Errorf("%s after %d requests", got, f.Issuer().Requests())
+		}
+	})
+}
+
+// Keys newer than those in memory are what an unknown kid is looked for in, however old both are.
+func TestUnknownKidInAgingKeys(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet("a")
+		for jwks.Ask(f.World, t.Context(), "a"); f.Due() < 4*m+s; jwks.Ask(f.World, t.Context(), "a") {
+			time.Sleep(ttl)
+		}
+		asked := f.Issuer().Requests()
+		time.Sleep(f.Due() - 10*ms)
+		f.share(f.Due()-20*ms, jwks.Text("a", "b"))
+		if got := jwks.Ask(f.World, t.Context(), "b"); got != "key" || f.Issuer().Requests() != asked {
+			t.Errorf("%s after %d more requests", got, f.Issuer().Requests()-asked)
+		}
+	})
 }
