@@ -114,20 +114,16 @@ func (v *visit) poll(ctx context.Context) (came bool, err error) {
 		if v.left <= pause {
 			break
 		}
-		select {
-		case <-time.After(pause):
-			v.left -= pause
-		case <-ctx.Done():
-			return false, ctx.Err()
-		}
+		time.Sleep(pause)
+		v.left -= pause
 		came, err := v.look(ctx, false)
-		if err != nil && v.left <= 0 {
-			break // its time was cut: no failure of the Store
-		}
-		if err != nil {
+		switch {
+		case err != nil && v.left <= 0: // its time was cut: no failure of the Store
+			return false, errTaken
+		case err != nil:
 			v.fail(ctx, "reading the shared key set", err)
-		}
-		if came || err != nil || v.resting() {
+			return false, nil
+		case came || v.resting():
 			return came, nil
 		}
 	}

@@ -1037,6 +1037,9 @@ func TestJudgingTheCopy(t *testing.T) {
 			check("before the thaw")
 			close(thaw)
 			synctest.Wait()
+			if age, _ := f.Age(); age > 0 {
+				t.Errorf("keys of %v are back", age)
+			}
 			check("after it")
 		})
 	})
