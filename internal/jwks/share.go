@@ -103,7 +103,7 @@ func (v *visit) take(ctx context.Context) (came bool, err error) {
 }
 
 // poll waits for the set that another environment is fetching: at the start, when no invocation waits, for as long as
-// there are no keys at all.
+// there are no keys at all. It does without consistent reads, which cost double and are for one look a second.
 func (v *visit) poll(ctx context.Context) (came bool, err error) {
 	bare := func() bool { return v.need.start && v.c.current.Load() == nil }
 	if bare() {

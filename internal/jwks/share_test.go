@@ -771,15 +771,16 @@ func TestOvertakenWriterLoses(t *testing.T) {
 	})
 }
 
-// Clocks differ, and one is a day ahead. Everybody finds the keys, and the issuer is not asked much more often.
+// Clocks differ, and one is a day off. Everybody finds the keys, and the issuer is not asked much more often.
 func TestClocksApart(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		steps []time.Duration
 		most  int // requests in 2 hours
 	}{
-		"2 s apart":       {[]time.Duration{0, 0, 2 * s}, 2*15 + 2},
-		"one a day ahead": {[]time.Duration{0, 0, 24 * h}, 2 * (2*15 + 2)},
+		"2 s apart":        {[]time.Duration{0, 0, 2 * s}, 2*15 + 2},
+		"one a day ahead":  {[]time.Duration{0, 0, 24 * h}, 2 * (2*15 + 2)},
+		"one a day behind": {[]time.Duration{0, 0, -24 * h}, 2 * (2*15 + 2)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -1056,6 +1057,63 @@ func (j judging) Handle(ctx context.Context, r slog.Record) error {
 		j.do()
 	}
 	return j.Handler.Handle(ctx, r)
+}
+
+// One search serves all that wait in an environment.
+func TestOneSearchForAll(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		do    func(f *fleet)
+		kid   string
+		want  string
+		asked int
+		uses  storetest.Counts
+	}{
+		"due":                        {func(*fleet) { time.Sleep(ttl) }, "a", "key", 2, uses(2, 1, 2, 2)},
+		"due, the turn is taken":     {func(f *fleet) { time.Sleep(ttl); f.taken() }, "a", "key", 1, uses(5, 1, 1, 1)},
+		"rotated":                    {func(f *fleet) { time.Sleep(m); f.Issuer().Set("a b") }, "b", "key", 2, uses(2, 2, 2, 2)},
+		"unknown, the turn is taken": {func(f *fleet) { time.Sleep(m); f.taken() }, "x", "fault", 1, uses(5, 2, 1, 1)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet("a")
+				jwks.Ask(f.World, t.Context(), "a")
+				c.do(f)
+				f.Issuer().Delays(500*ms, false)
+				var all sync.WaitGroup
+				for range 50 {
+					all.Go(func() {
+						if got := jwks.Ask(f.World, t.Context(), c.kid); got != c.want {
+							t.Error(got)
+						}
+					})
+				}
+				all.Wait()
+				if got := f.table.Counts(); got != c.uses || f.Issuer().Requests() != c.asked {
+					t.Errorf("%+v, want %+v; %d requests", got, c.uses, f.Issuer().Requests())
+				}
+			})
+		})
+	}
+}
+
+// A Store that hangs does not take the time that the answer needs.
+func TestStoreHangsUntilTheDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet("a")
+		jwks.Ask(f.World, t.Context(), "a")
+		time.Sleep(ttl)
+		f.Store = &saboteur{Store: f.Store, harm: harms["hangs"]}
+		ctx, cancel := context.WithTimeout(t.Context(), 500*ms)
+		defer cancel()
+		start := time.Now()
+		if got := jwks.Ask(f.World, ctx, "a"); got != "key" || time.Since(start) != 300*ms {
+			t.Errorf("%s after %v", got, time.Since(start))
+		}
+		time.Sleep(s)
+	})
 }
 
 // A read that the budget cuts short while another environment has the turn is no failure of the Store.
