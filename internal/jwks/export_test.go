@@ -1,9 +1,8 @@
 package jwks
 
 import (
-	"time"
-
 	"net/http"
+	"time"
 )
 
 // Tests of a Cache with a Store stand outside of the package, which storetest imports. This is what they use of it.
