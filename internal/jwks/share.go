@@ -48,7 +48,7 @@ func (c *Cache) mayLook(now time.Time, n need) (bool, error) {
 	free := s.last.Free(now)
 	look := free
 	if n.unknown {
-		look = n.start || age(s.kidLook, now) >= lookEvery
+		look = age(s.kidLook, now) >= lookEvery
 	}
 	switch {
 	case !look && !free:
