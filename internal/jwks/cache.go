@@ -47,8 +47,8 @@ type Cache struct {
 
 	mu       sync.Mutex
 	flight   *flight // the search in progress, if any
-	failures int     // fetches that failed in a row
-	failedAt time.Time
+	failures backoff // of fetches that failed
+	givenUp  backoff // of waits for keys that are due that ended without them: the process may be frozen before the fetch fails
 	turns    turns
 	share    share
 }
@@ -173,6 +173,7 @@ func (c *Cache) renew(ctx context.Context, n need) (asked bool, err error) {
 		select {
 		case <-f.done:
 		case <-ctx.Done():
+			c.giveUp()
 			return false, fmt.Errorf("waiting for the fetch: %w", ctx.Err())
 		}
 		if asked = !f.sent.IsZero(); asked || own || f.err == nil {
@@ -187,8 +188,8 @@ func (c *Cache) renew(ctx context.Context, n need) (asked bool, err error) {
 func (c *Cache) join(now time.Time, n need) (f *flight, own bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	held := c.failures > 0 && age(c.failedAt, now) < backoff(c.failures)
-	if held && !n.unknown {
+	held := c.failures.holds(now)
+	if !n.unknown && (held || c.givenUp.holds(now)) {
 		return nil, false, errBackoff
 	}
 	longest := fetchTime
@@ -221,6 +222,15 @@ func (c *Cache) join(now time.Time, n need) (f *flight, own bool, err error) {
 	c.flight = f
 	go c.run(ctx, f, look, refusal)
 	return f, true, nil
+}
+
+// giveUp notes that a wait ended without an outcome. Those that end together count once.
+func (c *Cache) giveUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := c.now(); !c.givenUp.holds(now) {
+		c.givenUp.start(now)
+	}
 }
 
 // run searches, settles the flight and shares what came.
@@ -306,14 +316,13 @@ func (c *Cache) settle(f *flight, set *Set, err error, slept, tookTurn bool) (in
 	case !asked:
 	case err == nil:
 		c.install(set, f.sent)
-		c.failures = 0
+		c.failures = backoff{}
 		c.report(f, "ok", took, slog.Int("keys", set.entries))
 		return true
 	case slept || replaced:
 		c.report(f, "frozen", took)
 	default:
-		c.failures++
-		c.failedAt = c.now()
+		c.failures.start(c.now())
 		c.report(f, "failed", took)
 	}
 	return false
@@ -326,6 +335,7 @@ func (c *Cache) install(set *Set, sent time.Time) {
 		due = earliestDue(c.TTL) + rand.N(c.TTL-earliestDue(c.TTL)+1)
 	}
 	c.current.Store(&snapshot{set, sent, due})
+	c.givenUp = backoff{}
 }
 
 // parse reads a key set. When it is the text that the current set came from, that is the set.
@@ -403,9 +413,19 @@ func age(t, now time.Time) time.Duration {
 	return math.MaxInt64
 }
 
-// backoff is 1 s after the first failure, doubling to 30 s.
-func backoff(failures int) time.Duration {
-	return min(time.Second<<min(failures-1, 5), maxBackoff)
+// A backoff holds for 1 s after the first of several failures in a row, doubling to 30 s.
+type backoff struct {
+	failures int
+	last     time.Time
+}
+
+func (b *backoff) start(now time.Time) {
+	b.failures++
+	b.last = now
+}
+
+func (b *backoff) holds(now time.Time) bool {
+	return b.failures > 0 && age(b.last, now) < min(time.Second<<min(b.failures-1, 5), maxBackoff)
 }
 
 // turns limits the fetches that unknown kids cause: a burst of 3, and one more each 10 s. Nobody waits for a turn.

@@ -118,7 +118,7 @@ func (w *world) ask(ctx context.Context, kid string) string {
 
 func TestCache(t *testing.T) {
 	t.Parallel()
-	const s, m, h = time.Second, time.Minute, time.Hour
+	const ms, s, m, h = time.Millisecond, time.Second, time.Minute, time.Hour
 	type step struct {
 		after    time.Duration // since the step before
 		issuer   string        // what it does from now on
@@ -165,9 +165,13 @@ func TestCache(t *testing.T) {
 			first, {after: 24 * h, issuer: "503", kid: "a", want: "key", asked: 2}, {after: 1, kid: "a", want: "fault", asked: 2},
 			{after: s, kid: "a", want: "fault", asked: 3}, {after: 2 * s, issuer: "a", kid: "a", want: "key", asked: 4},
 		},
-		"due, it hangs: 1 s, then the same fetch": {
-			first, {after: 5 * m, issuer: "hang", kid: "a", want: "key", took: s, asked: 2}, {kid: "a", want: "key", took: s, asked: 2},
-			{kid: "a", want: "key", took: s, asked: 2}, {kid: "a", want: "key", asked: 2},
+		"due, it hangs: 1 s, then nobody waits": {
+			first, {after: 5 * m, issuer: "hang", kid: "a", want: "key", took: s, asked: 2}, {kid: "a", want: "key", asked: 2},
+			{after: 1900 * ms, kid: "a", want: "key", took: 100 * ms, asked: 2}, {after: 200 * ms, kid: "a", want: "key", asked: 2},
+			{after: 900 * ms, kid: "a", want: "key", took: s, asked: 3},
+		},
+		"due, it hangs, an unknown kid joins": {
+			first, {after: 5 * m, issuer: "hang", kid: "a", want: "key", took: s, asked: 2}, {kid: "b", want: "fault", took: 2 * s, asked: 2},
 		},
 		"due, it hangs, unknown kid: 3 s": {first, {after: 5 * m, issuer: "hang", kid: "b", want: "fault", took: 3 * s, asked: 2}},
 		"no keys, it hangs: 3 s":          {{issuer: "hang", kid: "a", want: "fault", took: 3 * s, asked: 1}, {kid: "a", want: "fault", asked: 1}},
@@ -197,6 +201,18 @@ func TestCache(t *testing.T) {
 		"a failed fetch gives back its own turn only": {
 			first, {kid: "x", want: "unknown", asked: 2}, {kid: "x", want: "unknown", asked: 3}, {issuer: "503", kid: "x", want: "fault", asked: 4},
 			{after: s, issuer: "a", kid: "x", want: "unknown", asked: 5}, {kid: "x", want: "unknown", asked: 5},
+		},
+		"frozen whenever an answer is given, while the issuer hangs: the waits grow rare": {
+			first, {after: 5 * m, issuer: "hang", kid: "a", want: "key", took: s, asked: 2},
+			{set: 900 * ms, kid: "a", want: "key", asked: 2},
+			{set: 3 * s, kid: "a", want: "key", took: s, asked: 3},
+			{set: 1900 * ms, kid: "a", want: "key", asked: 3},
+			{set: 3 * s, kid: "a", want: "key", took: s, asked: 4},
+			{set: 3900 * ms, kid: "a", want: "key", asked: 4},
+			{set: s, issuer: "a b", kid: "b", want: "key", asked: 5}, // who must know does not hold back, and mends it
+			{after: 5 * m, issuer: "hang", kid: "a", want: "key", took: s, asked: 6},
+			{set: 900 * ms, kid: "a", want: "key", asked: 6},
+			{set: 3 * s, kid: "a", want: "key", took: s, asked: 7},
 		},
 		"a failed fetch leaves all turns": {
 			first, {issuer: "503", kid: "x", want: "fault", asked: 2}, {after: s, issuer: "a", kid: "x", want: "unknown", asked: 3},
@@ -534,7 +550,7 @@ func TestWaitOutlastsAFetchThatHangs(t *testing.T) {
 					got := by(w, ctx)
 					took := time.Since(start)
 					w.mu.Lock()
-					counted := w.failures == 1
+					counted := w.failures.failures == 1
 					w.mu.Unlock()
 					if got != "fault" || took != c.took || counted != c.counted {
 						t.Errorf("%s after %v, counted: %v; want fault after %v, %v", got, took, counted, c.took, c.counted)
@@ -593,6 +609,32 @@ func TestSameReply(t *testing.T) {
 		w.ask(t.Context(), "a")
 		if w.current.Load().set == set {
 			t.Error("another text is taken for the same")
+		}
+	})
+}
+
+// However many stop waiting together, the next one waits a second later.
+func TestGivingUpTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld("a")
+		defer time.Sleep(fetchTime)
+		w.ask(t.Context(), "a")
+		w.issuer.set("hang")
+		time.Sleep(5 * time.Minute)
+		var waiters sync.WaitGroup
+		for range 10 {
+			waiters.Go(func() {
+				if got := w.ask(t.Context(), "a"); got != "key" {
+					t.Error(got)
+				}
+			})
+		}
+		waiters.Wait()
+		w.step.Add(int64(4 * time.Second)) // frozen at once
+		start := time.Now()
+		if got := w.ask(t.Context(), "a"); got != "key" || time.Since(start) != dueWait {
+			t.Errorf("%s after %v, want key after %v", got, time.Since(start), dueWait)
 		}
 	})
 }

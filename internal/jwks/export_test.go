@@ -43,7 +43,11 @@ func (w *world) Lines() string        { return w.log.String() }
 func (c *Cache) Due() time.Duration   { return c.current.Load().due }
 func (c *Cache) TurnsUsed() int       { c.mu.Lock(); defer c.mu.Unlock(); return c.turns.used }
 func (c *Cache) UseTurns()            { c.mu.Lock(); defer c.mu.Unlock(); c.turns = turns{askBurst, c.now()} }
-func (c *Cache) StoreFailures() int   { c.mu.Lock(); defer c.mu.Unlock(); return c.share.failures }
+func (c *Cache) StoreFailures() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.share.failures.failures
+}
 
 // Text is the key set with those kids, as the issuer publishes it.
 func Text(kids ...string) []byte {

@@ -27,15 +27,14 @@ type share struct {
 	last      Copy      // as last seen, without its set
 	mine      time.Time // the turn that this process took last
 	kidLook   time.Time // the last look for an unknown kid
-	failures  int       // in a row
-	failedAt  time.Time
+	failures  backoff
 	warnedAt  time.Time
 	oversized time.Time // when a set too large to share was last sent for
 }
 
 // resting says whether the Store is left alone for a while, because it failed or the issuer's set is too large for it.
 func (s *share) resting(now time.Time, ttl time.Duration) bool {
-	return s.failures > 0 && age(s.failedAt, now) < backoff(s.failures) || age(s.oversized, now) < ttl
+	return s.failures.holds(now) || age(s.oversized, now) < ttl
 }
 
 // mayLook says whether the shared copy is to be looked at now. It is an error when there is nothing to do at all: as
@@ -164,7 +163,7 @@ func (v *visit) look(ctx context.Context, consistent bool) (came bool, err error
 	if v.need.due && age(copy.Sent, c.now()) >= earliestDue(c.TTL) {
 		return false, nil
 	}
-	c.share.failures = 0
+	c.share.failures = backoff{}
 	return true, nil
 }
 
@@ -209,7 +208,7 @@ func (v *visit) put(ctx context.Context, text []byte, sent time.Time) {
 		return
 	}
 	c.mu.Lock()
-	c.share.failures = 0
+	c.share.failures = backoff{}
 	c.mu.Unlock()
 }
 
@@ -229,8 +228,7 @@ func (v *visit) fail(ctx context.Context, doing string, err error) {
 	}
 	c := v.c
 	c.mu.Lock()
-	c.share.failures++
-	c.share.failedAt = c.now()
+	c.share.failures.start(c.now())
 	c.mu.Unlock()
 	c.storeWarns(doing, err)
 }
