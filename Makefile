@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-store test-deploy test-sam test-aws aws-parameters build unit e2e e2e-store init-time judges judges-need events build-AuthorizerFunction build-ProtectedFunction sam-build deploy lint fuzz bench cover clean
+.PHONY: help run test test-store test-deploy test-sam test-aws aws-parameters build unit e2e e2e-store init-time judges judges-need events build-AuthorizerFunction build-ProtectedFunction sam-build deploy lint fuzz fleet bench cover clean
 
 # SAM as make test-deploy and make test-sam have installed it, where there is no other.
 export PATH := $(PATH):$(CURDIR)/.tools/sam/bin
@@ -179,6 +179,9 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 			go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
 		done; \
 	done; [ $$n -gt 0 ] || { echo "make fuzz: no fuzz targets found"; exit 1; }
+
+fleet: ## 200 environments with one table on a simulated clock, measured into docs/fleet.md
+	@FLEET_TABLE=$(CURDIR)/docs/fleet.md go test -count=1 ./internal/jwks/fleet
 
 bench: ## benchmarks
 	go test -run '^$$' -bench . -benchmem ./internal/... ./authorizer
