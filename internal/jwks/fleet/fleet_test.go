@@ -196,7 +196,7 @@ var waits = []scenario[time.Duration]{
 		},
 	},
 	{
-		"A withdrawal, and an outage of 7 minutes", "until no environment allows the old kid, from the end of the outage", 0,
+		"A withdrawal, and an outage of 7 minutes", "until no environment allows the old kid, from the end of the outage", 10 * sec,
 		func(f *fleet) time.Duration {
 			f.publish("a", "b")
 			f.every(3 * sec)
