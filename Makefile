@@ -59,7 +59,7 @@ unit: build
 		echo "make test: NO RACE DETECTOR, cgo is off (no C compiler?): the tests run without -race" >&2; fi; \
 	pkgs=$$(go list ./...) && \
 	go test $$race -coverprofile=build/cover.all $$(echo "$$pkgs" | grep -v '/e2e$$\|/fleet$$')
-	@go test ./internal/jwks/fleet # all of its environments are in one bubble: -race would take minutes and see nothing new
+	@go test ./internal/jwks/fleet # what it drives runs under -race above; it would take a minute and a half itself
 	@grep -E '^mode:|/(internal|authorizer)/' build/cover.all > build/cover.out
 	@awk 'NR > 1 { d = $$1 ~ "^[^/]*/internal/" ? "internal/" : "authorizer/"; n[d] += $$2; if ($$3) hit[d] += $$2 } \
 		END { low = 0; split("internal/ authorizer/", dirs, " "); for (i = 1; i <= 2; i++) { d = dirs[i]; \
