@@ -6,7 +6,7 @@ port=${STORE_PORT:-4566} log=build/ministack-store.log
 command -v curl >/dev/null || { echo "STORE=1 needs curl: on Debian, apt-get install curl" >&2 && exit 1; }
 ! curl -so /dev/null "http://127.0.0.1:$port" || { echo "port $port is taken; another one: STORE_PORT=$((port + 1))" >&2 && exit 1; }
 
-BIND_HOST=127.0.0.1 PORT=$port GATEWAY_PORT=$port MINISTACK_HOST=localhost .tools/ministack/bin/ministack >"$log" 2>&1 &
+IOT_MTLS_ENABLED=0 BIND_HOST=127.0.0.1 PORT=$port GATEWAY_PORT=$port MINISTACK_HOST=localhost .tools/ministack/bin/ministack >"$log" 2>&1 &
 server=$!
 trap 'code=$?; kill $server 2>/dev/null && wait $server || true; exit $code' EXIT
 trap : INT # the command ends by it, and then this
