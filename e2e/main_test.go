@@ -55,10 +55,11 @@ type target struct {
 }
 
 var (
-	stack  *target
-	cannot struct {
+	stack   *target
+	results struct {
 		sync.Mutex
-		lines []string
+		cannot         []string
+		passed, failed int
 	}
 )
 
@@ -72,10 +73,11 @@ func TestMain(m *testing.M) {
 	if os.Getenv("FACTS") != "" {
 		facts()
 	}
+	start := time.Now()
 	code := m.Run()
-	if n := len(cannot.lines); n > 0 {
-		slices.Sort(cannot.lines)
-		fmt.Printf("cannot on %s (%d):\n  %s\n", stack.name, n, strings.Join(cannot.lines, "\n  "))
+	if n := len(results.cannot); n > 0 {
+		slices.Sort(results.cannot)
+		fmt.Printf("cannot on %s (%d):\n  %s\n", stack.name, n, strings.Join(results.cannot, "\n  "))
 	}
 	// A variant of a kind, with something behind a comma, need not show all that the kind does.
 	differs, err := report(stack.kind, stack.name == stack.kind && flag.Lookup("test.run").Value.String() == "")
@@ -86,6 +88,8 @@ func TestMain(m *testing.M) {
 		fmt.Println(err)
 		code = max(code, 1)
 	}
+	fmt.Printf("%s: %d cases run, %d passed, %d cannot, %d answers differ from AWS, %d s\n", stack.name,
+		results.passed+results.failed, results.passed, len(results.cannot), len(differs), int(time.Since(start).Seconds()))
 	os.Exit(code)
 }
 
@@ -163,11 +167,20 @@ func runCases(t *testing.T, cases []testCase, parallel bool) {
 			}
 			if len(lacks) > 0 {
 				reason := strings.Join(lacks, "; ")
-				cannot.Lock()
-				cannot.lines = append(cannot.lines, t.Name()+": "+reason)
-				cannot.Unlock()
+				results.Lock()
+				results.cannot = append(results.cannot, t.Name()+": "+reason)
+				results.Unlock()
 				t.Skip(reason)
 			}
+			t.Cleanup(func() {
+				results.Lock()
+				defer results.Unlock()
+				if t.Failed() {
+					results.failed++
+				} else {
+					results.passed++
+				}
+			})
 			if parallel {
 				t.Parallel()
 			}
