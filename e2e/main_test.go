@@ -88,6 +88,9 @@ func TestMain(m *testing.M) {
 		fmt.Println(err)
 		code = max(code, 1)
 	}
+	if results.passed == 0 { // nothing was shown
+		code = max(code, 1)
+	}
 	fmt.Printf("%s: %d cases run, %d passed, %d cannot, %d answers differ from AWS, %d s\n", stack.name,
 		results.passed+results.failed, results.passed, len(results.cannot), len(differs), int(time.Since(start).Seconds()))
 	os.Exit(code)
