@@ -40,7 +40,7 @@ endif
 LAMBDA_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags lambda.norpc -ldflags="-s -w -buildid="
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 run: build $(if $(filter 1,$(STORE)),.tools/ministack/installed) ## the whole path on this machine (API_PORT, ZUPLO_PORT, ALG, TOKENS=fresh|cached, STORE=1); Ctrl-C ends it
 	@$(if $(filter 1,$(STORE)),targets/with-store.sh) build/local -api-port $(API_PORT) -zuplo-port $(ZUPLO_PORT) -alg $(ALG) -tokens $(TOKENS)
