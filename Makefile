@@ -140,7 +140,8 @@ judges/node_modules/installed: judges/package-lock.json | judges-need
 	cd judges && npm ci
 	touch $@
 
-# Keys that are shared outlive the process that fetched them, so the cases that count each process's fetches do not hold.
+# Keys that are shared outlive the process that fetched them, and the fleet asks once in 6 s: the cases that count each
+# process's fetches, or rotate keys at once, do not hold.
 e2e-store: build .tools/ministack/installed ## the cases about shared keys, and the plain ones, with a table in ministack's DynamoDB
 	@LEEWAY=0s MAX_TOKEN_AGE=1h TARGET='local, shared keys' targets/with-store.sh $(call SUITE,store,-run 'TestShared|TestAllow|TestGateway|TestZuplo|TestReject/(header|EdDSA)')
 
