@@ -395,12 +395,15 @@ func TestWarm(t *testing.T) {
 	t.Parallel()
 	s := newStand(t, nil)
 	other := newStand(t, nil)
-	both := make(chan struct{}, 2)
+	asked, both := new(atomic.Int32), make(chan struct{})
 	for _, i := range []*stand{s, other} {
 		i.serve = func(w http.ResponseWriter, r *http.Request) {
-			both <- struct{}{}
-			for len(both) < 2 && r.Context().Err() == nil { // answers once both are asked
-				time.Sleep(time.Millisecond)
+			if asked.Add(1) == 2 {
+				close(both)
+			}
+			select { // answers once both are asked
+			case <-both:
+			case <-r.Context().Done():
 			}
 			io.WriteString(w, keySet())
 		}
