@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 )
 
 const maxBody = 1 << 20 // bytes of a JWKS reply
@@ -56,12 +57,12 @@ func loopback(host string) bool {
 func fetch(ctx context.Context, client *http.Client, uri string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, uri, nil)
 	if err != nil {
-		return nil, fmt.Errorf("fetching: %w", withoutURL(err))
+		return nil, fmt.Errorf("fetching: %w", unquoted(err))
 	}
 	req.Header.Set("Accept", "application/jwk-set+json, application/json")
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("fetching: %w", withoutURL(err))
+		return nil, fmt.Errorf("fetching: %w", unquoted(err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -69,7 +70,7 @@ func fetch(ctx context.Context, client *http.Client, uri string) ([]byte, error)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if err != nil {
-		return nil, fmt.Errorf("reading the reply: %w", err)
+		return nil, fmt.Errorf("reading the reply: %w", unquoted(err))
 	}
 	if len(body) > maxBody {
 		return nil, fmt.Errorf("reading the reply: more than %d bytes", maxBody)
@@ -77,11 +78,15 @@ func fetch(ctx context.Context, client *http.Client, uri string) ([]byte, error)
 	return body, nil
 }
 
-// withoutURL takes away what net/http puts before an error: the whole URL, which may hold a secret in its query.
-func withoutURL(err error) error {
+// unquoted takes from an error of net/http's what may hold a secret of the URL's query: the whole URL, which stands
+// before it, and what it quotes, for an answer may repeat the query.
+func unquoted(err error) error {
 	var e *url.Error
 	if errors.As(err, &e) {
 		err = e.Err
+	}
+	if text, _, quotes := strings.Cut(err.Error(), `"`); quotes {
+		return errors.New(strings.TrimRight(text, ": "))
 	}
 	return err
 }

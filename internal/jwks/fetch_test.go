@@ -231,6 +231,36 @@ func TestQueryIsNotTold(t *testing.T) {
 	}
 }
 
+// Nor is it where the answer holds it: net/http quotes whatever it cannot read.
+func TestQueryInTheAnswerIsNotTold(t *testing.T) {
+	t.Parallel()
+	for answer, want := range map[string]string{
+		"HTTP/1.1 302 Found\r\nLocation: https://login.example/%zz?from=c2VjcmV0\r\n\r\n":                    "fetching: failed to parse Location header",
+		"GET /?key=c2VjcmV0 HTTP/1.1\r\n\r\n":                                                                "malformed HTTP status code",
+		"HTTP/1.1 200 OK\r\nc2VjcmV0\r\n\r\n":                                                                "malformed MIME header: missing colon",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: c2VjcmV0\r\n\r\n":                                             "unsupported transfer encoding",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n1\r\n{\r\n0\r\nc2VjcmV0\r\n\r\n": "reading the reply: malformed MIME header: missing colon",
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				conn, _, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer conn.Close()
+				io.WriteString(conn, answer)
+			}))
+			defer srv.Close()
+			_, err := fetch(t.Context(), NewClient(), srv.URL+"/?key=c2VjcmV0")
+			if err == nil || !strings.HasSuffix(err.Error(), want) {
+				t.Errorf("%v, want %s", err, want)
+			}
+		})
+	}
+}
+
 func TestCheckURL(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
