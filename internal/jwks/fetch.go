@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"unicode"
 )
 
 const maxBody = 1 << 20 // bytes of a JWKS reply
@@ -31,12 +32,14 @@ func NewClient() *http.Client {
 }
 
 // CheckURL says what is wrong with the URL of an issuer or a JWKS: it must be https, except on a loopback host, and
-// have no userinfo or fragment.
+// have no userinfo or fragment. url.Parse takes a space or a quote in a path, which only a mistake puts there.
 func CheckURL(text string) error {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil:
 		return errors.New("not a URL")
+	case strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) || r == '"' || r == '\\' }):
+		return errors.New("it holds a space, a quote, a backslash or a control character")
 	case u.Hostname() == "":
 		return errors.New("not an absolute URL with a host")
 	case u.Scheme != "https" && !(u.Scheme == "http" && loopback(u.Hostname())):

@@ -286,6 +286,12 @@ func TestCheckURL(t *testing.T) {
 		"":                                     "host",
 		"https://issuer.example/%zz":           "not a URL",
 		"https://issuer.example\n":             "not a URL",
+		"https://issuer.example/a ":            "a space",
+		"https://issuer.example/a\u00a0":       "a space",
+		"https://issuer.example/?a=b c":        "a space",
+		`https://issuer.example/a"`:            "a quote",
+		`https://issuer.example/a\b`:           "a backslash",
+		"https://issuer.example/\u0085":        "a control character",
 	} {
 		err := CheckURL(text)
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
