@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -202,12 +203,28 @@ func algorithms(kty string, members map[string]json.RawMessage) (fit []string, w
 		if crv != "Ed25519" {
 			return nil, "its curve is not Ed25519"
 		}
-		if len(decoded(members, "x")) != ed25519.PublicKeySize {
+		x := decoded(members, "x")
+		if len(x) != ed25519.PublicKeySize {
 			return nil, "its x is not of 32 bytes (RFC 8032 §5.1.5)"
+		}
+		if x[len(x)-1] &^= 0x80; slices.Contains(smallOrder[:], hex.EncodeToString(x)) { // without the sign
+			return nil, "its point is of small order: signatures for it need no private key"
 		}
 		return []string{"EdDSA"}, ""
 	}
 	return nil, "its kty is not RSA, EC or OKP"
+}
+
+// smallOrder are the encodings, without the sign, of the eight points of Ed25519 that a factor of 8 takes to zero. Among
+// them is x all zeros, the key of whoever forgot to fill it in.
+var smallOrder = [...]string{
+	"0000000000000000000000000000000000000000000000000000000000000000",
+	"0100000000000000000000000000000000000000000000000000000000000000",
+	"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+	"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+	"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+	"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", // 0, not reduced
+	"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", // 1, not reduced
 }
 
 // member returns a string member, "" if it is absent or of any other type, null included.

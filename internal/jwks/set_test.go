@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -199,6 +200,31 @@ func TestKeys(t *testing.T) {
 				t.Errorf("skipped %v, want one for %q", skipped, c.why)
 			}
 		})
+	}
+}
+
+// Each of these keys verifies a signature that nobody made: of so many texts, one hits.
+func TestSmallOrder(t *testing.T) {
+	t.Parallel()
+	forgery := make([]byte, ed25519.SignatureSize)
+	forgery[0] = 1 // R is the neutral element, S is 0
+	for _, encoding := range smallOrder {
+		for _, sign := range []byte{0, 0x80} {
+			x, err := hex.DecodeString(encoding)
+			must(err)
+			x[31] |= sign
+			hit := false
+			for text := range 256 {
+				hit = hit || ed25519.Verify(x, []byte{byte(text)}, forgery)
+			}
+			if !hit {
+				t.Errorf("%x is not of small order", x)
+			}
+			_, skipped, err := Parse(setOf(with(public("Ed25519"), map[string]any{"x": b64(x)})))
+			if err == nil || len(skipped) != 1 || !strings.Contains(skipped[0].Why, "small order") {
+				t.Errorf("%x: %v, %v", x, skipped, err)
+			}
+		}
 	}
 }
 
