@@ -413,8 +413,8 @@ eventually consistent read sees is 50 ms old, unless a row says otherwise.
 
 Each row is a run of its own. Its bound is tested, and so is, in each of them: no set replaces a newer one, in the table or in a
 memory; the table adds at most 350 ms to an invocation; and no valid token is refused that would be allowed without the
-table. The exception is a token of a kid that its environment does not know yet, while another environment has the turn to
-ask the issuer or, in a flood, while the environment has used up its own limit, which it does at other moments than without
+table. The exception is a token of a kid that its environment does not know yet, while the turn to ask the issuer is
+taken or, in a flood, while the environment has used up its own limit, which it does at other moments than without
 the table. Where a rotation took longer than an invocation, such tokens were refused until then.
 
 Figures that differ from run to run are rounded up. "Turns lost" are conditional writes that failed, because another
