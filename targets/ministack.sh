@@ -117,16 +117,33 @@ deploy "file://$work/parameters.yaml" Architecture="$ARCH" Monitoring=false
 env -u JWKS_TTL -u JWKS_MAX_STALE -u LEEWAY -u MAX_TOKEN_AGE TARGET='ministack, pinned keys' API="$api" \
 	targets/aws.sh test -run 'TestAllow|TestGateway|TestZuplo|TestReject/(header|(EdDSA|RS256|PS256|ES256)/)'
 
+# example TEMPLATE STACK PARAMETER=VALUE...: a stack of examples/shared with our authorizer's ARN.
+arn=$(output zuplo-lambda-authorizer AuthorizerArn)
+example() {
+	local template=examples/shared/$1 stack=$2
+	shift 2
+	sam deploy --template "$template" --stack-name "$stack" --resolve-s3 --capabilities CAPABILITY_IAM --region us-east-1 \
+		--parameter-overrides AuthorizerArn="$arn" "$@" >>"$log" 2>&1
+}
+
 step "sam deploy of the example: another stack's API with this authorizer"
-sam deploy --template examples/shared/api.yaml --stack-name orders --resolve-s3 --capabilities CAPABILITY_IAM --region us-east-1 \
-	--parameter-overrides AuthorizerArn="$(output zuplo-lambda-authorizer AuthorizerArn)" >>"$log" 2>&1
+example api.yaml orders
 shared=$(at orders)
 standin "$shared" -keys "$KEYS" -- "$0" shared
 
+step "the same as if it were another account's"
+account=${arn#arn:aws:lambda:us-east-1:}
+example permission.yaml authorizer-for-orders ApiAccount="${account%%:*}" ApiId="$(output orders ApiId)"
+example api.yaml orders SameAccount=false
+standin "$shared" -keys "$KEYS" -- "$0" shared
+
+describe() { .tools/sam/bin/python -c 'import boto3, sys; print(boto3.client("cloudformation").describe_stacks(StackName=sys.argv[1]))' "$1"; }
+describe zuplo-lambda-authorizer >>"$log" # it can tell
+
 step "sam delete"
-for stack in orders zuplo-lambda-authorizer; do
+for stack in orders authorizer-for-orders zuplo-lambda-authorizer; do
 	sam delete --no-prompts --stack-name $stack --region us-east-1 >>"$log" 2>&1
-	! output $stack ApiUrl >/dev/null 2>&1 || { echo "the stack $stack is still there" >&2 && exit 1; }
+	! describe $stack >>"$log" 2>&1 || { echo "the stack $stack is still there" >&2 && exit 1; }
 done
 [ "$(curl -s -o "$work/answer" -w '%{http_code}' "$api/protected")" = 404 ] || { echo "the deleted API still answers: $(cat "$work/answer")" >&2 && exit 1; }
 dynamodb ListTables '{}' | grep -q '"TableNames": *\[\]' || { echo "the table of shared keys is still there" >&2 && exit 1; }
