@@ -4,6 +4,7 @@
 # interfaces, and what is built must not need the network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. targets/lib.sh
 case "${1:-}" in
 inside) ;;
 shared) # beside the stand-in, whose addresses are in the environment: another stack's API, in BASE_URL
@@ -62,23 +63,13 @@ at() {
 # standin API FLAGS...: the stand-in for Zuplo before that API, for the command after --.
 standin() { build/local -zuplo-port $ZUPLO_PORT -api "$@"; }
 
-# dynamodb OPERATION JSON: its answer.
-dynamodb() {
-	curl -sf "$AWS_ENDPOINT_URL" -d "$2" -H 'Content-Type: application/x-amz-json-1.0' -H "X-Amz-Target: DynamoDB_20120810.$1" \
-		-H 'Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=test'
-}
-
 # One request at a time: a second process of the authorizer would keep keys of another age.
 suite=(go -C e2e test -count=1 -parallel 1 -timeout 15m)
 
 step "ministack starts"
-PORT=4566 GATEWAY_PORT=4566 MINISTACK_HOST=localhost .tools/ministack/bin/ministack >>"$log" 2>&1 &
+ministack 4566 >>"$log" 2>&1 &
 ministack=$!
-for _ in $(seq 150); do
-	! curl -sf "$AWS_ENDPOINT_URL/_ministack/health" >/dev/null || break
-	sleep 0.2
-done
-curl -sf "$AWS_ENDPOINT_URL/_ministack/health" >/dev/null
+serving ministack $ministack -f "$AWS_ENDPOINT_URL/_ministack/health"
 
 step "sam deploy with Monitoring, which it cannot take: alarms of metric math"
 if ours Audience=aws-origin; then
@@ -106,8 +97,8 @@ step "sam deploy as it is by default, with SharedJwks: the keys come to lie in t
 export JWKS_TTL=5m JWKS_MAX_STALE=24h
 SHARED=true ours Audience=another-origin Monitoring=false
 TARGET='ministack, shared keys' standin "$api" -audience another-origin -- "${suite[@]}" -run 'TestAllow|TestGateway|TestZuplo|TestReject/(header|EdDSA|RS256)'
-table=$(dynamodb ListTables '{}' | sed -n 's/.*"TableNames": *\["\([^"]*\)"\].*/\1/p')
-items=$(dynamodb Scan "{\"TableName\": \"$table\"}")
+table=$(dynamodb "$AWS_ENDPOINT_URL" ListTables '{}' | sed -n 's/.*"TableNames": *\["\([^"]*\)"\].*/\1/p')
+items=$(dynamodb "$AWS_ENDPOINT_URL" Scan "{\"TableName\": \"$table\"}")
 grep -q '"Count": *1,' <<<"$items" && grep -q "127.0.0.1:$ZUPLO_PORT" <<<"$items" && grep -q '"jwks": *{"B":' <<<"$items" ||
 	{ echo "the table of shared keys, $table, holds $items" >&2 && exit 1; }
 
@@ -146,5 +137,5 @@ for stack in orders authorizer-for-orders zuplo-lambda-authorizer; do
 	! describe $stack >>"$log" 2>&1 || { echo "the stack $stack is still there" >&2 && exit 1; }
 done
 [ "$(curl -s -o "$work/answer" -w '%{http_code}' "$api/protected")" = 404 ] || { echo "the deleted API still answers: $(cat "$work/answer")" >&2 && exit 1; }
-dynamodb ListTables '{}' | grep -q '"TableNames": *\[\]' || { echo "the table of shared keys is still there" >&2 && exit 1; }
+dynamodb "$AWS_ENDPOINT_URL" ListTables '{}' | grep -q '"TableNames": *\[\]' || { echo "the table of shared keys is still there" >&2 && exit 1; }
 step "done"

@@ -3,6 +3,7 @@
 # installed and does not run, and ended again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. targets/lib.sh
 export PATH=$PWD/.tools/sam/bin:$PATH SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1
 port=${SAM_PORT:-3000}
 image=zuplo-lambda-authorizer/sam-local
@@ -15,16 +16,6 @@ finish() {
 	exit $code
 }
 trap finish EXIT
-
-# poll SECONDS COMMAND...: until the command succeeds.
-poll() {
-	local until=$((SECONDS + $1))
-	shift
-	until "$@" >/dev/null 2>&1; do
-		[ $SECONDS -lt $until ] || return 1
-		sleep 0.2
-	done
-}
 
 engine() {
 	docker info >/dev/null 2>&1 && return

@@ -3,6 +3,7 @@
 # interfaces: they get a network namespace of their own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. targets/lib.sh
 store=$1
 if [ "${2:-}" != inside ]; then
 	lacks() { command -v "$1" >/dev/null || { echo "make test-store STORE=$store needs $1: on Debian, apt-get install $2" >&2 && exit 1; }; }
@@ -16,15 +17,15 @@ ip link set lo up
 log=build/$store.log
 case $store in
 ministack)
-	PORT=4566 GATEWAY_PORT=4566 MINISTACK_HOST=localhost .tools/ministack/bin/ministack >"$log" 2>&1 &
-	ready=http://127.0.0.1:4566/_ministack/health
+	ministack 4566 >"$log" 2>&1 &
+	ready=(-f http://127.0.0.1:4566/_ministack/health)
 	;;
 dynamodb-local)
 	cd .tools/dynamodb-local
 	java -Djava.library.path=. -cp '*' com.amazonaws.services.dynamodbv2.local.main.ServerRunner \
 		-inMemory -port 4566 -disableTelemetry >"../../$log" 2>&1 &
 	cd ../..
-	ready=http://127.0.0.1:4566/shell/
+	ready=(http://127.0.0.1:4566/shell/)
 	;;
 esac
 server=$!
@@ -36,11 +37,7 @@ finish() {
 }
 trap finish EXIT
 
-until curl -so /dev/null "$ready"; do
-	kill -0 "$server" 2>/dev/null || { echo "$store ended instead of starting" >&2 && exit 1; }
-	[ $SECONDS -lt 30 ] || { echo "$store was not ready within 30 s" >&2 && exit 1; }
-	sleep 0.2
-done
+serving "$store" "$server" "${ready[@]}"
 ready_after=$SECONDS
 (cd internal/jwkstable && STORE_ENDPOINT=http://127.0.0.1:4566 ../../build/jwkstable.test -test.count=1 -test.run '^TestDynamoDB$' -test.v) >build/store.log 2>&1 ||
 	{ grep -v '^=== \|^ *--- PASS' build/store.log >&2 && exit 1; }
