@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"zuplo-lambda-authorizer/internal/apigw"
+	"zuplo-lambda-authorizer/internal/jwks"
 	"zuplo-lambda-authorizer/internal/jwt"
 )
 
@@ -118,22 +119,9 @@ func (a *authorizer) conclude(ctx context.Context, start time.Time, t jwt.Token,
 		attrs = append(attrs, slog.String("alg", t.Alg))
 	}
 	if t.Kid != "" {
-		attrs = append(attrs, slog.String("kid", cut(t.Kid)))
+		attrs = append(attrs, slog.String("kid", jwks.ForLog(t.Kid)))
 	}
 	attrs = append(attrs, slog.Int64("duration_us", a.now().Sub(start).Microseconds()))
 	a.decisions.LogAttrs(ctx, level, "decision", attrs...)
 	return err
-}
-
-// cut shortens a kid to 64 characters at most, at a rune boundary.
-func cut(kid string) string {
-	const most = 64
-	n := 0
-	for i := range kid {
-		if n == most {
-			return kid[:i]
-		}
-		n++
-	}
-	return kid
 }

@@ -68,7 +68,7 @@ func Parse(text []byte) (*Set, []Skipped, error) {
 			set.keys[k.id] = map[string][]Verifier{}
 		}
 		if k.why != "" {
-			skipped = append(skipped, Skipped{cut(k.kty), cut(k.id), k.why})
+			skipped = append(skipped, Skipped{ForLog(k.kty), ForLog(k.id), k.why})
 			continue
 		}
 		usable++
@@ -84,8 +84,8 @@ func Parse(text []byte) (*Set, []Skipped, error) {
 	return set, skipped, nil
 }
 
-// cut shortens text from outside for the log, at a rune boundary.
-func cut(s string) string {
+// ForLog shortens text from outside, such as a kid, to 64 characters at most, at a rune boundary.
+func ForLog(s string) string {
 	n := 0
 	for i := range s {
 		if n == maxKidLog {
