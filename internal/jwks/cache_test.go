@@ -116,6 +116,20 @@ func (w *world) ask(ctx context.Context, kid string) string {
 	return "key"
 }
 
+// askAtOnce asks n times for the key a and waits for all the answers.
+func (w *world) askAtOnce(t *testing.T, n int) {
+	t.Helper()
+	var all sync.WaitGroup
+	for range n {
+		all.Go(func() {
+			if got := w.ask(t.Context(), "a"); got != "key" {
+				t.Error(got)
+			}
+		})
+	}
+	all.Wait()
+}
+
 func TestCache(t *testing.T) {
 	t.Parallel()
 	const ms, s, m, h = time.Millisecond, time.Second, time.Minute, time.Hour
@@ -325,15 +339,7 @@ func TestOneFetchForAll(t *testing.T) {
 		w := newWorld("a")
 		w.issuer.delay = 500 * time.Millisecond
 		start := time.Now()
-		var all sync.WaitGroup
-		for range 50 {
-			all.Go(func() {
-				if got := w.ask(t.Context(), "a"); got != "key" {
-					t.Error(got)
-				}
-			})
-		}
-		all.Wait()
+		w.askAtOnce(t, 50)
 		if n, took := w.issuer.requests(), time.Since(start); n != 1 || took != 500*time.Millisecond {
 			t.Errorf("%d requests in %v", n, took)
 		}
@@ -622,15 +628,7 @@ func TestGivingUpTogether(t *testing.T) {
 		w.ask(t.Context(), "a")
 		w.issuer.set("hang")
 		time.Sleep(5 * time.Minute)
-		var waiters sync.WaitGroup
-		for range 10 {
-			waiters.Go(func() {
-				if got := w.ask(t.Context(), "a"); got != "key" {
-					t.Error(got)
-				}
-			})
-		}
-		waiters.Wait()
+		w.askAtOnce(t, 10)
 		w.step.Add(int64(4 * time.Second)) // frozen at once
 		start := time.Now()
 		if got := w.ask(t.Context(), "a"); got != "key" || time.Since(start) != dueWait {
