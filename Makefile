@@ -20,7 +20,7 @@ STORE ?= ministack
 
 FUZZTIME ?= 10s
 
-# The functions' architecture wherever SAM builds or deploys them. sam build comes in through arch/, where
+# The functions' architecture wherever SAM builds or deploys them. sam build comes in through tools/arch/, where
 # TEMPLATE_ARCH says what the template is being built with.
 ifeq ($(origin TEMPLATE_ARCH),file)
 ARCH ?= $(TEMPLATE_ARCH)

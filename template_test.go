@@ -354,7 +354,7 @@ func TestFunctions(t *testing.T) {
 		f := at(tmpl, "Resources", name)
 		equal(t, name+"'s Metadata", at(f, "Metadata"), object{
 			"BuildMethod": "makefile",
-			"ContextPath": object{"Fn::Sub": "arch/${Architecture}"},
+			"ContextPath": object{"Fn::Sub": "tools/arch/${Architecture}"},
 		})
 		p := at(f, "Properties")
 		// Of an alias, a deployment that changes only parameters would leave the old values in force.
@@ -544,7 +544,7 @@ func TestArchitecture(t *testing.T) {
 	goarch := map[string]string{"arm64": "arm64", "x86_64": "amd64"}
 	for _, v := range at(p, "AllowedValues").([]any) {
 		arch := v.(string)
-		makefile := filepath.Join("arch", arch, "Makefile")
+		makefile := filepath.Join("tools", "arch", arch, "Makefile")
 		file(t, makefile)
 		for _, f := range []string{"AuthorizerFunction", "ProtectedFunction"} {
 			pkg := "./" + strings.ToLower(strings.TrimSuffix(f, "Function"))
@@ -573,9 +573,9 @@ func TestArchitecture(t *testing.T) {
 		args []string
 		says string
 	}{
-		{[]string{"-f", "arch/arm64/Makefile", "build-AuthorizerFunction", "ARTIFACTS_DIR=out", "ARCH=x86_64"}, "ARCH is x86_64 but the template's Architecture is arm64"},
-		{[]string{"-f", "arch/x86_64/Makefile", "build-ProtectedFunction", "ARTIFACTS_DIR=out", "ARCH=arm64"}, "ARCH is arm64 but the template's Architecture is x86_64"},
-		{[]string{"-f", "arch/arm64/Makefile", "build-AuthorizerFunction", "ARTIFACTS_DIR=out", "GOARCH=amd64"}, "GOARCH is amd64 but ARCH is arm64"},
+		{[]string{"-f", "tools/arch/arm64/Makefile", "build-AuthorizerFunction", "ARTIFACTS_DIR=out", "ARCH=x86_64"}, "ARCH is x86_64 but the template's Architecture is arm64"},
+		{[]string{"-f", "tools/arch/x86_64/Makefile", "build-ProtectedFunction", "ARTIFACTS_DIR=out", "ARCH=arm64"}, "ARCH is arm64 but the template's Architecture is x86_64"},
+		{[]string{"-f", "tools/arch/arm64/Makefile", "build-AuthorizerFunction", "ARTIFACTS_DIR=out", "GOARCH=amd64"}, "GOARCH is amd64 but ARCH is arm64"},
 		{[]string{"build-AuthorizerFunction"}, "needs ARTIFACTS_DIR"},
 		{[]string{"deploy", "ARCH=sparc"}, `ARCH is "sparc", it must be arm64 or x86_64`},
 		{[]string{"build", "ARCH="}, `ARCH is "", it must be arm64 or x86_64`},
