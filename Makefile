@@ -43,7 +43,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 run: build $(if $(filter 1,$(STORE)),.tools/ministack/installed) ## the whole path on this machine (API_PORT, ZUPLO_PORT, ALG, TOKENS=fresh|cached, STORE=1); Ctrl-C ends it
-	@$(if $(filter 1,$(STORE)),targets/with-store.sh) build/local -api-port $(API_PORT) -zuplo-port $(ZUPLO_PORT) -alg $(ALG) -tokens $(TOKENS)
+	@$(if $(filter 1,$(STORE)),test/targets/with-store.sh) build/local -api-port $(API_PORT) -zuplo-port $(ZUPLO_PORT) -alg $(ALG) -tokens $(TOKENS)
 
 test: unit e2e ## unit tests with -race and coverage, then the end-to-end suite against the local stack
 	@echo "left out, for it is Go only: the shared store on a DynamoDB, make test-store STORE=ministack and STORE=dynamodb-local"
@@ -78,24 +78,24 @@ SUITE = build/local -api-port 0 -zuplo-port 0 -- go -C e2e test -count=1 $(2) 2>
 
 test-store: $(if $(filter ministack dynamodb-local,$(STORE)),.tools/$(STORE)/installed,test-store-unknown) ## the shared store on DynamoDBs of others (STORE=ministack|dynamodb-local)
 	@go test -c -tags store -o build/jwkstable.test ./internal/jwkstable
-	@targets/store.sh $(STORE)
+	@test/targets/store.sh $(STORE)
 
 test-store-unknown:
 	@echo 'STORE is "$(STORE)", it must be ministack or dynamodb-local' >&2; exit 1
 
 test-deploy: build .tools/sam/installed .tools/ministack/installed ## the suite against ministack, an emulator of AWS, after a real sam deploy
 	@$(call LOGGED,sam-build,$(MAKE) --no-print-directory sam-build ARCH=$(HOST_ARCH))
-	@ARCH=$(HOST_ARCH) targets/ministack.sh
+	@ARCH=$(HOST_ARCH) test/targets/ministack.sh
 
 test-sam: build .tools/sam/installed ## the event files and the suite with sam local (SAM_PORT=3000); needs Docker's engine: apt-get install docker.io iptables
 	@$(call LOGGED,sam-build,$(MAKE) --no-print-directory sam-build ARCH=$(HOST_ARCH))
-	@ARCH=$(HOST_ARCH) targets/sam-local.sh
+	@ARCH=$(HOST_ARCH) test/targets/sam-local.sh
 
 test-aws: build ## the suite against a deployed stage (API=https://... KEYS=FILE, or a real gateway's ISSUER, ZUPLO_URL, ZUPLO_API_KEY)
-	@targets/aws.sh test
+	@test/targets/aws.sh test
 
 aws-parameters: build ## parameters for a stage that takes the tokens of make test-aws KEYS=FILE, for sam deploy
-	@targets/aws.sh parameters
+	@test/targets/aws.sh parameters
 
 export API KEYS
 
@@ -143,10 +143,10 @@ judges/node_modules/installed: judges/package-lock.json | judges-need
 # Keys that are shared outlive the process that fetched them, and the fleet asks once in 6 s: the cases that count each
 # process's fetches, or rotate keys at once, do not hold.
 e2e-store: build .tools/ministack/installed ## the cases about shared keys, and the plain ones, with a table in ministack's DynamoDB
-	@LEEWAY=0s MAX_TOKEN_AGE=1h TARGET='local, shared keys' targets/with-store.sh $(call SUITE,store,-run 'TestShared|TestAllow|TestGateway|TestZuplo|TestReject/(header|EdDSA)')
+	@LEEWAY=0s MAX_TOKEN_AGE=1h TARGET='local, shared keys' test/targets/with-store.sh $(call SUITE,store,-run 'TestShared|TestAllow|TestGateway|TestZuplo|TestReject/(header|EdDSA)')
 
 init-time: build .tools/ministack/installed ## how long the authorizer takes to start, without and with a table of shared keys
-	@targets/with-store.sh build/local -zuplo-port 0 -api http://127.0.0.1 -- python3 targets/init.py
+	@test/targets/with-store.sh build/local -zuplo-port 0 -api http://127.0.0.1 -- python3 test/targets/init.py
 
 events: ## the event files for sam local invoke anew, with new keys
 	rm -f events/*.json

@@ -2,8 +2,8 @@
 # Starts a DynamoDB that is not ours, ministack's or DynamoDB Local, and runs the store's cases on it. Both listen on all
 # interfaces: they get a network namespace of their own.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-. targets/lib.sh
+cd "$(dirname "$0")/../.."
+. test/targets/lib.sh
 store=$1
 if [ "${2:-}" != inside ]; then
 	lacks() { command -v "$1" >/dev/null || { echo "make test-store STORE=$store needs $1: on Debian, apt-get install $2" >&2 && exit 1; }; }

@@ -2,8 +2,8 @@
 # Runs the event files by sam local invoke, then e2e/ against sam local start-api. Docker's engine is started when it is
 # installed and does not run, and ended again.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-. targets/lib.sh
+cd "$(dirname "$0")/../.."
+. test/targets/lib.sh
 export PATH=$PWD/.tools/sam/bin:$PATH SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1
 port=${SAM_PORT:-3000}
 image=zuplo-lambda-authorizer/sam-local

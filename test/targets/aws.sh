@@ -5,7 +5,7 @@
 #   aws.sh parameters   parameters for sam deploy with the public halves of the test keys in KEYS (made when absent)
 #   aws.sh test FLAGS   the suite against API, with KEYS or with ISSUER, ZUPLO_URL and ZUPLO_API_KEY
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 port=${ZUPLO_PORT:-9000} # a part of the test issuer's name
 export AUDIENCE=${AUDIENCE:-aws-origin} TARGET=${TARGET:-AWS}
 suite=(env FACTS=1 go -C e2e test -count=1 -parallel 1 -timeout 30m)

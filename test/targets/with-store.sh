@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs a command beside a DynamoDB, ministack's, on loopback, with a table for the shared key sets in its environment.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-. targets/lib.sh
+cd "$(dirname "$0")/../.."
+. test/targets/lib.sh
 port=${STORE_PORT:-4566} log=build/ministack-store.log
 command -v curl >/dev/null || { echo "STORE=1 needs curl: on Debian, apt-get install curl" >&2 && exit 1; }
 ! curl -so /dev/null "http://127.0.0.1:$port" || { echo "port $port is taken; another one: STORE_PORT=$((port + 1))" >&2 && exit 1; }

@@ -3,8 +3,8 @@
 # another stack's API, and deletes it all. Everything happens in a network namespace of its own: ministack listens on all
 # interfaces, and what is built must not need the network.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-. targets/lib.sh
+cd "$(dirname "$0")/../.."
+. test/targets/lib.sh
 case "${1:-}" in
 inside) ;;
 shared) # beside the stand-in, whose addresses are in the environment: another stack's API, in BASE_URL
@@ -103,10 +103,10 @@ grep -q '"Count": *1,' <<<"$items" && grep -q "127.0.0.1:$ZUPLO_PORT" <<<"$items
 	{ echo "the table of shared keys, $table, holds $items" >&2 && exit 1; }
 
 step "a stage with the test keys pinned, in the place of one on AWS: make test-aws"
-targets/aws.sh parameters >"$work/parameters.yaml"
+test/targets/aws.sh parameters >"$work/parameters.yaml"
 deploy "file://$work/parameters.yaml" Architecture="$ARCH" Monitoring=false
 env -u JWKS_TTL -u JWKS_MAX_STALE -u LEEWAY -u MAX_TOKEN_AGE TARGET='ministack, pinned keys' API="$api" \
-	targets/aws.sh test -run 'TestAllow|TestGateway|TestZuplo|TestReject/(header|(EdDSA|RS256|PS256|ES256)/)'
+	test/targets/aws.sh test -run 'TestAllow|TestGateway|TestZuplo|TestReject/(header|(EdDSA|RS256|PS256|ES256)/)'
 
 # example TEMPLATE STACK PARAMETER=VALUE...: a stack of examples/shared with our authorizer's ARN.
 arn=$(output zuplo-lambda-authorizer AuthorizerArn)
