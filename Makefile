@@ -73,7 +73,7 @@ e2e: build
 	@JWKS_TTL=5m TARGET='local, long TTL' $(call SUITE,long,-run TestFlood)
 
 # The functions' log lines, some 20,000 of them, go to a file.
-SUITE = build/local -api-port 0 -zuplo-port 0 -- go -C e2e test -count=1 $(2) 2>build/e2e-$(1).log || \
+SUITE = build/local -api-port 0 -zuplo-port 0 -- go -C test/e2e test -count=1 $(2) 2>build/e2e-$(1).log || \
 	{ echo "the end of build/e2e-$(1).log:"; tail -n 60 build/e2e-$(1).log; exit 1; }
 
 test-store: $(if $(filter ministack dynamodb-local,$(STORE)),.tools/$(STORE)/installed,test-store-unknown) ## the shared store on DynamoDBs of others (STORE=ministack|dynamodb-local)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs e2e/ against a deployed stage. Its tokens come from the stand-in for Zuplo, whose public keys were deployed with it
+# Runs test/e2e/ against a deployed stage. Its tokens come from the stand-in for Zuplo, whose public keys were deployed with it
 # as a pinned key set, or from a real gateway.
 #
 #   aws.sh parameters   parameters for sam deploy with the public halves of the test keys in KEYS (made when absent)
@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 port=${ZUPLO_PORT:-9000} # a part of the test issuer's name
 export AUDIENCE=${AUDIENCE:-aws-origin} TARGET=${TARGET:-AWS}
-suite=(env FACTS=1 go -C e2e test -count=1 -parallel 1 -timeout 30m)
+suite=(env FACTS=1 go -C test/e2e test -count=1 -parallel 1 -timeout 30m)
 standin=(build/local -zuplo-port "$port" -audience "$AUDIENCE" -keys "${KEYS:-}" -api "${API:-http://127.0.0.1}" --)
 
 command=$1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Deploys template.yaml into ministack with sam deploy, runs e2e/ against it, changes one parameter, deploys the example of
+# Deploys template.yaml into ministack with sam deploy, runs test/e2e/ against it, changes one parameter, deploys the example of
 # another stack's API, and deletes it all. Everything happens in a network namespace of its own: ministack listens on all
 # interfaces, and what is built must not need the network.
 set -euo pipefail
@@ -64,7 +64,7 @@ at() {
 standin() { build/local -zuplo-port $ZUPLO_PORT -api "$@"; }
 
 # One request at a time: a second process of the authorizer would keep keys of another age.
-suite=(go -C e2e test -count=1 -parallel 1 -timeout 15m)
+suite=(go -C test/e2e test -count=1 -parallel 1 -timeout 15m)
 
 step "ministack starts"
 ministack 4566 >>"$log" 2>&1 &

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the event files by sam local invoke, then e2e/ against sam local start-api. Docker's engine is started when it is
+# Runs the event files by sam local invoke, then test/e2e/ against sam local start-api. Docker's engine is started when it is
 # installed and does not run, and ended again.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -88,7 +88,7 @@ api() {
 		tail build/sam-local.log >&2
 		exit 1
 	}
-	go -C e2e test -count=1 -timeout 20m "$@"
+	go -C test/e2e test -count=1 -timeout 20m "$@"
 }
 
 if [ "${1:-}" = api ]; then

@@ -83,7 +83,7 @@ func lack(kind string, need Need) (string, error) {
 		}
 	}
 	if known {
-		return "", fmt.Errorf("%s lacks %s, and the limits in e2e/targets_test.go do not say why", kind, need)
+		return "", fmt.Errorf("%s lacks %s, and the limits in test/e2e/targets_test.go do not say why", kind, need)
 	}
 	return string(need), nil
 }
@@ -100,7 +100,7 @@ func report(kind string, all bool) (lines []string, err error) {
 		if d.seen.Load() > 0 {
 			lines = append(lines, d.String())
 		} else if all {
-			err = errors.Join(err, fmt.Errorf("a difference has not shown: delete it from e2e/targets_test.go: %s", d))
+			err = errors.Join(err, fmt.Errorf("a difference has not shown: delete it from test/e2e/targets_test.go: %s", d))
 		}
 	}
 	if n > 8 {
@@ -125,7 +125,7 @@ func verdict(name string, right func(reply) error) func(reply) error {
 			switch {
 			case d.kind != stack.kind || d.want != name:
 			case err == nil:
-				return fmt.Errorf("%s now answers %s as AWS does: delete the difference from e2e/targets_test.go", d.kind, name)
+				return fmt.Errorf("%s now answers %s as AWS does: delete the difference from test/e2e/targets_test.go", d.kind, name)
 			case d.matches(r):
 				d.seen.Add(1)
 				return nil
