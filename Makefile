@@ -121,23 +121,23 @@ LOGGED = $(2) >build/$(1).log 2>&1 || { cat build/$(1).log >&2; exit 1; }
 	cd $(@D) && sha256sum --check --quiet --strict $(CURDIR)/tools/dynamodb-local/sha256 && [ $$(ls | wc -l) = $$(wc -l <$(CURDIR)/tools/dynamodb-local/sha256) ]
 	touch $@
 
-judges: build .tools/judges-venv/installed judges/node_modules/installed ## what tools of others say: templates, tokens, policies, patterns
-	@.tools/judges-venv/bin/python judges/templates.py
-	go test -count=1 -tags judges ./judges
+judges: build .tools/judges-venv/installed test/judges/node_modules/installed ## what tools of others say: templates, tokens, policies, patterns
+	@.tools/judges-venv/bin/python test/judges/templates.py
+	go test -count=1 -tags judges ./test/judges
 
 judges-need:
 	@lacks=; python3 -c 'import ensurepip, tomllib, venv' 2>/dev/null || lacks="python3 (3.11 or later, with venv)"; \
 	for c in node npm java; do command -v $$c >/dev/null || lacks="$${lacks:+$$lacks, }$$c"; done; \
 	[ -z "$$lacks" ] || { echo "make judges needs what is not installed: $$lacks" >&2; exit 1; }
 
-.tools/judges-venv/installed: judges/requirements.txt | judges-need
+.tools/judges-venv/installed: test/judges/requirements.txt | judges-need
 	rm -rf $(@D)
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
 	touch $@
 
-judges/node_modules/installed: judges/package-lock.json | judges-need
-	cd judges && npm ci
+test/judges/node_modules/installed: test/judges/package-lock.json | judges-need
+	cd test/judges && npm ci
 	touch $@
 
 # Keys that are shared outlive the process that fetched them, and the fleet asks once in 6 s: the cases that count each

@@ -33,7 +33,7 @@ var algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", 
 // signers are the commands that sign with one library each.
 var signers = map[string][]string{
 	"jose":    {"node", "tokens.mjs"},
-	"joserfc": {"../.tools/judges-venv/bin/python", "tokens.py"},
+	"joserfc": {"../../.tools/judges-venv/bin/python", "tokens.py"},
 }
 
 // signed is a signer's answer: a key set, and by algorithm a token of its key and one of another key.
@@ -92,7 +92,7 @@ func authorizer(t *testing.T, jwks json.RawMessage, env ...string) func(methodAR
 	t.Helper()
 	host := lambdahost.New(lambdahost.Function{
 		Name:    "AuthorizerFunction",
-		Binary:  "../build/authorizer/bootstrap",
+		Binary:  "../../build/authorizer/bootstrap",
 		Timeout: 6 * time.Second,
 		Log:     t.Output(),
 		Env:     append([]string{"ISSUER=" + issuer, "AUDIENCE=" + audience, "JWKS=" + string(jwks)}, env...),
@@ -294,7 +294,7 @@ func match(t *testing.T, pairs [][2]string) []bool {
 // translated returns the templates that templates.py left, by name.
 func translated(t *testing.T) map[string]any {
 	t.Helper()
-	files, err := filepath.Glob("../build/judges/*.json")
+	files, err := filepath.Glob("../../build/judges/*.json")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no translated template in build/judges/: %v", err)
 	}

@@ -1,7 +1,7 @@
 """Translates every SAM template as AWS would and has cfn-lint and checkov judge what comes of it.
 
 Each template is translated with its defaults, with each parameter that steers a condition changed alone, and with every
-parameter changed. The results stay in build/judges/. A finding that judges/accepted.toml does not name fails the run,
+parameter changed. The results stay in build/judges/. A finding that test/judges/accepted.toml does not name fails the run,
 and so does an entry there that names no finding.
 """
 
@@ -21,10 +21,10 @@ from samtranslator.model.exceptions import InvalidDocumentException
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 OUT = ROOT / "build" / "judges"
 TOOLS = pathlib.Path(sys.executable).parent
-ACCEPTED = tomllib.loads((ROOT / "judges" / "accepted.toml").read_text())
+ACCEPTED = tomllib.loads((ROOT / "test" / "judges" / "accepted.toml").read_text())
 
 logging.getLogger("samtranslator").setLevel(logging.ERROR)
 
@@ -67,7 +67,7 @@ def parameter_sets(source):
         values = ACCEPTED["parameters"].get(name) or p.get("AllowedValues", [])
         others[name] = [v for v in values if v != p.get("Default")]
         if not others[name] and name in steering + required:
-            sys.exit(f"{source}: {name} needs a value to try, in [parameters] of judges/accepted.toml")
+            sys.exit(f"{source}: {name} needs a value to try, in [parameters] of test/judges/accepted.toml")
 
     defaults = {name: others[name][0] for name in required}
     yield "defaults", defaults
@@ -133,7 +133,7 @@ def judge(tool, findings):
         if not hits:
             faults.setdefault(f"{rule} at {place or 'the top'}: {message}", []).append(file)
     for key in accepted.keys() - used:
-        faults[f"{accepted[key]['rule']} at {key[1]} is accepted but was not found"] = ["judges/accepted.toml"]
+        faults[f"{accepted[key]['rule']} at {key[1]} is accepted but was not found"] = ["test/judges/accepted.toml"]
     for fault, files in faults.items():
         print(f"{tool}: {fault}\n    in {', '.join(files)}")
     print(f"{tool}: {len(used)} findings accepted, {len(faults)} faults")
