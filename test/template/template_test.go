@@ -1,5 +1,4 @@
-// Package template_test checks in template.yaml, samconfig.toml and the Makefile what no linter sees.
-package template_test
+package template
 
 import (
 	"go/ast"
@@ -69,9 +68,12 @@ func templateIn(t *testing.T, name string) object {
 	return value(&n).(object)
 }
 
+// root is the repository's; every name below is told from there.
+const root = "../.."
+
 func file(t *testing.T, name string) string {
 	t.Helper()
-	b, err := os.ReadFile(name)
+	b, err := os.ReadFile(filepath.Join(root, name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +187,7 @@ func TestEveryVariableIsAParameter(t *testing.T) {
 func literalsOf(t *testing.T, dir string) map[string]bool {
 	t.Helper()
 	found := map[string]bool{}
-	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	files, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -592,6 +594,7 @@ func TestArchitecture(t *testing.T) {
 func dryRun(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.Command("make", append([]string{"--no-print-directory", "-n"}, args...)...)
+	cmd.Dir = root
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	out, err := cmd.CombinedOutput()
 	return string(out), err
