@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"zuplo-lambda-authorizer/internal/fleet"
+	"zuplo-lambda-authorizer/internal/issuer"
 	"zuplo-lambda-authorizer/internal/jwks"
 	"zuplo-lambda-authorizer/internal/jwkstable"
 	"zuplo-lambda-authorizer/internal/jwt"
@@ -15,7 +17,7 @@ import (
 
 // A config is the authorizer's configuration. All of it comes from the environment, once.
 type config struct {
-	issuers        []issuer
+	issuers        []issuerConfig
 	audiences      []string // none: aud is not checked
 	algorithms     []string
 	leeway         time.Duration
@@ -27,8 +29,8 @@ type config struct {
 	logLevel       slog.Level
 }
 
-// An issuer is one value of iss and where its keys are: fetched from jwksURI, or pinned.
-type issuer struct {
+// An issuerConfig is one value of iss and where its keys are: fetched from jwksURI, or pinned.
+type issuerConfig struct {
 	name, jwksURI string
 	pinned        *jwks.Pinned
 }
@@ -46,7 +48,11 @@ func readConfig(getenv func(string) string) (config, error) {
 		ttl:            r.duration("JWKS_TTL", "5m", time.Second, 24*time.Hour),
 		policyExpiry:   r.choice("POLICY_EXPIRY", "on", "off") == "on",
 	}
-	c.maxStale = r.duration("JWKS_MAX_STALE", max(24*time.Hour, c.ttl).String(), c.ttl, 7*24*time.Hour)
+	least := c.ttl
+	if getenv("JWKS_TABLE") != "" { // renewing keys may have to wait for the fleet
+		least += fleet.Reserve
+	}
+	c.maxStale = r.duration("JWKS_MAX_STALE", max(24*time.Hour, least).String(), least, 7*24*time.Hour)
 	for i, alg := range c.algorithms {
 		c.algorithms[i] = jwt.CanonicalAlgorithm(alg)
 	}
@@ -61,7 +67,7 @@ func readConfig(getenv func(string) string) (config, error) {
 	case uri != "" && len(names) > 1:
 		r.wrong("JWKS_URI", errors.New("only with a single issuer"))
 	case uri != "":
-		if err := jwks.CheckURL(uri); err != nil {
+		if err := issuer.CheckURL(uri); err != nil {
 			r.wrong("JWKS_URI", err)
 		}
 	}
@@ -89,7 +95,7 @@ func readConfig(getenv func(string) string) (config, error) {
 		if at == "" {
 			at = strings.TrimSuffix(name, "/") + "/.well-known/jwks.json"
 		}
-		c.issuers = append(c.issuers, issuer{name, at, pinned})
+		c.issuers = append(c.issuers, issuerConfig{name, at, pinned})
 	}
 	return c, errors.Join(r.errs...)
 }
@@ -164,10 +170,10 @@ func checkAlgorithm(alg string) error {
 	return nil
 }
 
-// checkIssuer refuses what could not be a principal, too, as jwks.CheckURL does: the issuer is one where the token names none.
+// checkIssuer refuses what could not be a principal, too, as issuer.CheckURL does: the issuer is one where the token names none.
 func checkIssuer(name string) error {
 	if strings.Contains(name, "?") {
 		return errors.New("it holds a query")
 	}
-	return jwks.CheckURL(name)
+	return issuer.CheckURL(name)
 }

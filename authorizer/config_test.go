@@ -10,8 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"zuplo-lambda-authorizer/internal/jwks"
+	"zuplo-lambda-authorizer/internal/fleet"
 	"zuplo-lambda-authorizer/internal/jwt"
+	"zuplo-lambda-authorizer/internal/keycache"
 )
 
 const (
@@ -30,7 +31,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := config{
-		issuers:        []issuer{{"https://i.example/__zuplo/issuer", "https://i.example/__zuplo/issuer/.well-known/jwks.json", nil}},
+		issuers:        []issuerConfig{{"https://i.example/__zuplo/issuer", "https://i.example/__zuplo/issuer/.well-known/jwks.json", nil}},
 		algorithms:     jwt.Algorithms[:],
 		leeway:         30 * time.Second,
 		principalClaim: "sub",
@@ -206,10 +207,20 @@ func TestSharedTable(t *testing.T) {
 			t.Fatalf("JWKS_TABLE=%s: a table: %v, %v", table, c.table != nil, err)
 		}
 		for name, source := range newAuthorizer(c, io.Discard, time.Now).keys {
-			if got := source.(*jwks.Cache).Store != nil; got != want {
+			if _, got := source.(*keycache.Cache).Source.(*fleet.Fleet); got != want {
 				t.Errorf("JWKS_TABLE=%s, keys of %s: shared: %v", table, name, got)
 			}
 		}
+	}
+	for stale, why := range map[string]string{"11s": "", "10.999s": "JWKS_MAX_STALE: 10.999s is not within 11s to 168h0m0s", "1s": "JWKS_MAX_STALE: 1s is not within"} {
+		maps.Copy(env, map[string]string{"JWKS_TTL": "1s", "JWKS_MAX_STALE": stale})
+		if _, err := read(env); (err == nil) != (why == "") || err != nil && !strings.HasPrefix(err.Error(), why) {
+			t.Errorf("keys of 1 s and %s with a table: %v, want %q", stale, err, why)
+		}
+	}
+	maps.Copy(env, map[string]string{"JWKS_TTL": "24h", "JWKS_MAX_STALE": ""})
+	if c, err := read(env); err != nil || c.maxStale != 24*time.Hour+fleet.Reserve {
+		t.Errorf("by default keys of 24 h serve for %v, %v", c.maxStale, err)
 	}
 	env["JWKS_TABLE"] = "no/table"
 	delete(env, "AWS_REGION")

@@ -34,6 +34,7 @@ type authorizer struct {
 	policyExpiry   bool
 	overdue        time.Duration // keys that serve at a greater age are called overdue in the log
 	now            func() time.Time
+	log            *slog.Logger
 	decisions      *slog.Logger // one line each, whatever LOG_LEVEL says
 }
 

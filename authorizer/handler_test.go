@@ -341,7 +341,7 @@ func TestFault(t *testing.T) {
 		{"a REQUEST event", func(good []byte) []byte { return bytes.Replace(good, []byte("TOKEN"), []byte("REQUEST"), 1) }, nil, "not TOKEN"},
 		{"a methodArn with a wildcard", func(good []byte) []byte { return bytes.Replace(good, []byte("abc/prod"), []byte("abc/*"), 1) }, nil, "methodArn"},
 		{"the issuer is down", nil, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, "status 503"},
-		{"the issuer hangs", nil, hang, "deadline"},
+		{"the issuer hangs", nil, hang, "in time"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -367,7 +367,7 @@ func TestFault(t *testing.T) {
 // broken is a KeySource that panics: what a bug of ours would do.
 type broken struct{}
 
-func (broken) Verifiers(context.Context, string, string) ([]func(signed, signature []byte) bool, bool, error) {
+func (broken) Keys(context.Context, string, string) ([]func(signed, signature []byte) bool, bool, error) {
 	panic("canary")
 }
 func (broken) Age() (time.Duration, bool) { return 0, false }
@@ -382,7 +382,7 @@ func TestPanic(t *testing.T) {
 	if answer != nil || err == nil || err.Error() != "panic of type string while deciding" {
 		t.Errorf("%s, %v", answer, err)
 	}
-	if stack, _ := line["stack"].(string); line["verdict"] != "fault" || !strings.Contains(stack, "Verifiers") {
+	if stack, _ := line["stack"].(string); line["verdict"] != "fault" || !strings.Contains(stack, "Keys") {
 		t.Errorf("log %v", line)
 	}
 	s.verifier.Issuers[s.issuer] = good

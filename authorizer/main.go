@@ -6,6 +6,8 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"math/rand/v2"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -13,8 +15,10 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambda"
 
-	"zuplo-lambda-authorizer/internal/jwks"
+	"zuplo-lambda-authorizer/internal/fleet"
+	"zuplo-lambda-authorizer/internal/issuer"
 	"zuplo-lambda-authorizer/internal/jwt"
+	"zuplo-lambda-authorizer/internal/keycache"
 )
 
 func main() {
@@ -49,22 +53,11 @@ func newAuthorizer(c config, out io.Writer, now func() time.Time) *authorizer {
 	if len(c.audiences) == 0 {
 		log.Warn("AUDIENCE is not set: any token of the issuer is accepted, those for its other upstreams too")
 	}
-	client := jwks.NewClient()
+	client := issuer.NewClient(false)
 	keys := make(map[string]keySource, len(c.issuers))
 	sources := make(map[string]jwt.KeySource, len(c.issuers))
 	for _, i := range c.issuers {
-		if i.pinned != nil {
-			keys[i.name] = i.pinned
-		} else {
-			cache := &jwks.Cache{
-				URI: i.jwksURI, Client: client, TTL: c.ttl, MaxStale: c.maxStale, Now: now,
-				Log: log, Fetches: events.With("issuer", i.name),
-			}
-			if c.table != nil {
-				cache.Store = c.table.Issuer(i.name, i.jwksURI)
-			}
-			keys[i.name] = cache
-		}
+		keys[i.name] = c.keys(i, client, log, events, now)
 		sources[i.name] = keys[i.name]
 	}
 	return &authorizer{
@@ -81,17 +74,43 @@ func newAuthorizer(c config, out io.Writer, now func() time.Time) *authorizer {
 		policyExpiry:   c.policyExpiry,
 		overdue:        2 * c.ttl,
 		now:            now,
+		log:            log,
 		decisions:      events,
 	}
+}
+
+// keys returns an issuer's keys: pinned, or a cache before the issuer or, with a table, before the fleet.
+func (c *config) keys(i issuerConfig, client *http.Client, log, events *slog.Logger, now func() time.Time) keySource {
+	if i.pinned != nil {
+		return i.pinned
+	}
+	uri := issuer.Name(i.jwksURI)
+	log = log.With("uri", uri)
+	cache := &keycache.Cache{
+		Name: uri, Source: issuer.Source{URI: i.jwksURI, Client: client, Now: now, Log: log},
+		TTL: c.ttl, MaxStale: c.maxStale, Now: now, Log: log, Fetches: events.With("issuer", i.name, "uri", uri),
+	}
+	if c.table != nil {
+		cache.Source = &fleet.Fleet{
+			Store: c.table.Issuer(i.name, i.jwksURI), Issuer: cache.Source,
+			TTL: c.ttl, MaxStale: c.maxStale, Now: now, Rand: rand.Float64, Log: log,
+		}
+		cache.Detour, cache.Early = fleet.Detour, c.ttl/5
+	}
+	return cache
 }
 
 // warm asks all issuers for their keys at once, which takes as long as one fetch may: 3 s of the 10 s that Lambda allows
 // for the start. An issuer that does not answer is asked again when a token needs it.
 func (a *authorizer) warm(ctx context.Context) {
 	var wg sync.WaitGroup
-	for _, source := range a.keys {
-		if cache, ok := source.(*jwks.Cache); ok {
-			wg.Go(func() { _ = cache.Refresh(ctx) }) // the cache logs what went wrong
+	for name, source := range a.keys {
+		if cache, ok := source.(*keycache.Cache); ok {
+			wg.Go(func() {
+				if err := cache.Start(ctx); err != nil {
+					a.log.Warn("no fresh keys at the start", "issuer", name, "error", err)
+				}
+			})
 		}
 	}
 	wg.Wait()

@@ -254,15 +254,20 @@ func TestMetricOfAFrozenFetch(t *testing.T) {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		t.Fatal("the fetch never ended")
 	}
-	var line map[string]any
-	must(json.Unmarshal([]byte(s.log.String()), &line))
-	var got []string
-	for _, f := range templateFilters(t) {
-		if f.matches(line) {
-			got = append(got, f.metric)
+	var got, told []string
+	for text := range strings.Lines(s.log.String()) {
+		var line map[string]any
+		must(json.Unmarshal([]byte(text), &line))
+		for _, f := range templateFilters(t) {
+			if f.matches(line) {
+				got = append(got, f.metric)
+			}
+		}
+		if line["issuer"] == s.issuer {
+			told = append(told, line["msg"].(string))
 		}
 	}
-	if !slices.Equal(got, []string{"FetchesFrozen"}) || line["issuer"] != s.issuer {
+	if !slices.Equal(got, []string{"FetchesFrozen"}) || !slices.Equal(told, []string{"fetch", "no fresh keys at the start"}) {
 		t.Errorf("counted as %v: %s", got, s.log)
 	}
 }

@@ -24,9 +24,9 @@ func NewPinned(text []byte) (*Pinned, error) {
 	return &Pinned{set}, nil
 }
 
-// Verifiers returns the keys under kid that fit alg, and whether the set has that kid. It has no errors.
-func (p *Pinned) Verifiers(_ context.Context, kid, alg string) ([]Verifier, bool, error) {
-	fit, known := p.set.verifiers(kid, alg)
+// Keys returns the keys under kid that fit alg, and whether the set has that kid. It has no errors.
+func (p *Pinned) Keys(_ context.Context, kid, alg string) ([]Key, bool, error) {
+	fit, known := p.set.Keys(kid, alg)
 	return fit, known, nil
 }
 

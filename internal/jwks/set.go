@@ -1,5 +1,4 @@
-// Package jwks keeps an issuer's keys: it parses JSON Web Key sets (RFC 7517) key by key, fetches them and
-// caches them by rules that hold through outages, rotations and the freezing of the process.
+// Package jwks judges keys: it parses JSON Web Key Sets (RFC 7517) key by key, and leaves out what cannot be used.
 package jwks
 
 import (
@@ -29,13 +28,28 @@ const (
 
 // A Set is a parsed key set. It never changes.
 type Set struct {
-	keys    map[string]map[string][]Verifier // by kid, then by alg; a kid whose keys were all skipped is there with none
-	hash    [sha256.Size]byte                // of the text that it came from
-	entries int                              // in that text
+	keys    map[string]map[string][]Key // by kid, then by alg; a kid whose keys were all skipped is there with none
+	hash    [sha256.Size]byte           // of the text that it came from
+	entries int                         // in that text
 }
 
-// A Verifier reports whether signature is its key's over signed.
-type Verifier = func(signed, signature []byte) bool
+// A Key reports whether signature is its own over signed.
+type Key = func(signed, signature []byte) bool
+
+// Keys returns what the set has for kid and alg, and whether it has the kid at all. A nil Set has nothing.
+func (s *Set) Keys(kid, alg string) (fit []Key, known bool) {
+	if s == nil {
+		return nil, false
+	}
+	byAlg, known := s.keys[kid]
+	return byAlg[alg], known
+}
+
+// Len is how many keys the text holds, those that cannot be used included.
+func (s *Set) Len() int { return s.entries }
+
+// IsOf reports whether the set was read from text.
+func (s *Set) IsOf(text []byte) bool { return s != nil && s.hash == sha256.Sum256(text) }
 
 // A Skipped is a key that the set holds and that cannot be used.
 type Skipped struct{ KeyType, KeyID, Why string }
@@ -59,13 +73,13 @@ func Parse(text []byte) (*Set, []Skipped, error) {
 	if len(raws) > maxKeys {
 		return nil, nil, fmt.Errorf("%d keys in it, at most %d are taken", len(raws), maxKeys)
 	}
-	set := &Set{keys: make(map[string]map[string][]Verifier, len(raws)), hash: sha256.Sum256(text), entries: len(raws)}
+	set := &Set{keys: make(map[string]map[string][]Key, len(raws)), hash: sha256.Sum256(text), entries: len(raws)}
 	var skipped []Skipped
 	usable := 0
 	for _, raw := range raws {
 		k := parseKey(raw)
 		if set.keys[k.id] == nil {
-			set.keys[k.id] = map[string][]Verifier{}
+			set.keys[k.id] = map[string][]Key{}
 		}
 		if k.why != "" {
 			skipped = append(skipped, Skipped{ForLog(k.kty), ForLog(k.id), k.why})
@@ -74,7 +88,7 @@ func Parse(text []byte) (*Set, []Skipped, error) {
 		usable++
 		for _, alg := range k.algorithms {
 			if same := set.keys[k.id][alg]; len(same) < maxSameKid {
-				set.keys[k.id][alg] = append(same, verifier(alg, k.public))
+				set.keys[k.id][alg] = append(same, verifying(alg, k.public))
 			}
 		}
 	}
@@ -96,8 +110,8 @@ func ForLog(s string) string {
 	return s
 }
 
-// A key is one JWK as far as it was understood; why says why it cannot be used.
-type key struct {
+// An entry is one JWK as far as it was understood; why says why it cannot be used.
+type entry struct {
 	kty, id, why string
 	public       crypto.PublicKey
 	algorithms   []string
@@ -105,7 +119,7 @@ type key struct {
 
 // parseKey judges a JWK when it arrives, for jwx takes keys that make verification panic later or that are
 // not what they seem.
-func parseKey(raw json.RawMessage) (k key) {
+func parseKey(raw json.RawMessage) (k entry) {
 	if !jsontext.Value(raw).IsValid() {
 		k.why = "not strict JSON (invalid UTF-8 or a duplicate member)"
 		return k
@@ -120,7 +134,7 @@ func parseKey(raw json.RawMessage) (k key) {
 	return k
 }
 
-func (k *key) judge(raw []byte, members map[string]json.RawMessage) (why string) {
+func (k *entry) judge(raw []byte, members map[string]json.RawMessage) (why string) {
 	if k.id == "" {
 		return "no kid, or one that is not a string"
 	}
@@ -257,8 +271,8 @@ func bitLen(b []byte) int {
 	return n
 }
 
-// verifier looks a signature algorithm up once for a key.
-func verifier(alg string, public crypto.PublicKey) Verifier {
+// verifying looks a signature algorithm up once for a key.
+func verifying(alg string, public crypto.PublicKey) Key {
 	if hash, ok := map[string]crypto.Hash{"PS256": crypto.SHA256, "PS384": crypto.SHA384, "PS512": crypto.SHA512}[alg]; ok {
 		// jwx takes a salt of any length, RFC 7518 §3.5 wants the hash's.
 		options := &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}
@@ -270,10 +284,4 @@ func verifier(alg string, public crypto.PublicKey) Verifier {
 	}
 	v, _ := jws.NewVerifier(jwa.SignatureAlgorithm(alg)) // an error is for other names than those of algorithms
 	return func(signed, signature []byte) bool { return v.Verify(signed, signature, public) == nil }
-}
-
-// verifiers returns what the set has for kid and alg; known is whether it has the kid at all.
-func (s *Set) verifiers(kid, alg string) (fit []Verifier, known bool) {
-	byAlg, known := s.keys[kid]
-	return byAlg[alg], known
 }

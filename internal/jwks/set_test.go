@@ -187,7 +187,7 @@ func TestKeys(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if fit, _ := set.verifiers("good", "EdDSA"); len(fit) != 1 {
+			if fit, _ := set.Keys("good", "EdDSA"); len(fit) != 1 {
 				t.Error("the good key beside it is gone")
 			}
 			if got := slices.Sorted(maps.Keys(set.keys["k"])); !slices.Equal(got, c.algs) {
@@ -282,13 +282,13 @@ func TestKidOfSkippedKeyIsKnown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if fit, known := set.verifiers(strings.Repeat("é", 70), "EdDSA"); len(fit) != 0 || !known {
+	if fit, known := set.Keys(strings.Repeat("é", 70), "EdDSA"); len(fit) != 0 || !known {
 		t.Errorf("%d keys, known %v", len(fit), known)
 	}
-	if fit, known := set.verifiers("k", "ES256"); len(fit) != 0 || !known {
+	if fit, known := set.Keys("k", "ES256"); len(fit) != 0 || !known {
 		t.Errorf("alg that does not fit: %d keys, known %v", len(fit), known)
 	}
-	if fit, known := set.verifiers("other", "RS256"); len(fit) != 0 || known {
+	if fit, known := set.Keys("other", "RS256"); len(fit) != 0 || known {
 		t.Errorf("other kid: %d keys, known %v", len(fit), known)
 	}
 	short := strings.Repeat("é", 64)
@@ -307,10 +307,10 @@ func TestKeysOfOneKid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if fit, _ := set.verifiers("k", "EdDSA"); len(fit) != 4 {
+	if fit, _ := set.Keys("k", "EdDSA"); len(fit) != 4 {
 		t.Errorf("%d keys are tried, want 4", len(fit))
 	}
-	if fit, _ := set.verifiers("k", "ES256"); len(fit) != 1 {
+	if fit, _ := set.Keys("k", "ES256"); len(fit) != 1 {
 		t.Errorf("%d keys of the other type, want 1", len(fit))
 	}
 }
@@ -329,7 +329,7 @@ func TestSignatures(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			fit, _ := set.verifiers("k", alg)
+			fit, _ := set.Keys("k", alg)
 			if len(fit) != 1 {
 				t.Fatalf("%d keys", len(fit))
 			}
@@ -373,7 +373,7 @@ func TestSaltOfPSS(t *testing.T) {
 		t.Fatal(err)
 	}
 	for alg, hash := range map[string]crypto.Hash{"PS256": crypto.SHA256, "PS384": crypto.SHA384, "PS512": crypto.SHA512} {
-		fit, _ := set.verifiers("k", alg)
+		fit, _ := set.Keys("k", alg)
 		h := hash.New()
 		h.Write([]byte("a.b"))
 		for salt, want := range map[int]bool{hash.Size(): true, hash.Size() - 1: false, 20: false, rsa.PSSSaltLengthAuto: false} {
@@ -405,7 +405,7 @@ func TestPinned(t *testing.T) {
 		case err != nil:
 			t.Errorf("%s: %v", c.name, err)
 		default:
-			if fit, known, err := p.Verifiers(t.Context(), "k", "EdDSA"); len(fit) != 1 || !known || err != nil {
+			if fit, known, err := p.Keys(t.Context(), "k", "EdDSA"); len(fit) != 1 || !known || err != nil {
 				t.Errorf("%d, %v, %v", len(fit), known, err)
 			}
 			if _, ok := p.Age(); ok {

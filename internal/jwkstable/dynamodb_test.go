@@ -4,6 +4,7 @@ package jwkstable
 
 import (
 	"context"
+	"maps"
 	"os"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"zuplo-lambda-authorizer/internal/jwks/storetest"
+	"zuplo-lambda-authorizer/internal/fleet/storetest"
 )
 
 // What every store must do, on the DynamoDB at STORE_ENDPOINT: make test-store starts one.
@@ -115,7 +116,7 @@ func (t *table) Item(issuer, uri string) (i storetest.Item) {
 }
 
 func (t *table) SetItem(issuer, uri string, i storetest.Item) {
-	item := t.key(issuer, uri)
+	item := maps.Clone(t.key(issuer, uri))
 	for name, at := range attributes(&i) {
 		switch v := (*at).(type) {
 		case storetest.Number:
@@ -134,9 +135,9 @@ func (t *table) SetItem(issuer, uri string, i storetest.Item) {
 }
 
 func (t *table) key(issuer, uri string) map[string]types.AttributeValue {
-	return map[string]types.AttributeValue{"issuer": text(issuer), "uri": text(uri)}
+	return t.Issuer(issuer, uri).(*item).key
 }
 
 func attributes(i *storetest.Item) map[string]*any {
-	return map[string]*any{"jwks": &i.Set, "sent": &i.Sent, "next_turn": &i.NextTurn, "expires": &i.Expires}
+	return map[string]*any{"jwks": &i.Set, "sent": &i.Sent, "lease": &i.Lease, "failures": &i.Failures, "expires": &i.Expires}
 }

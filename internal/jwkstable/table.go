@@ -1,12 +1,13 @@
-// Package jwkstable shares key sets among a fleet: each is a jwks.Store, one item of a DynamoDB table.
+// Package jwkstable shares key sets among a fleet: each is a fleet.Store, one item of a DynamoDB table.
 //
-// The table's partition key is issuer, its sort key is uri, both strings: the issuer and the URI of its JWKS. The other
-// attributes of an item are
+// The table's partition key is id, a string: a hash of the issuer and the URI of its JWKS, because the URI may hold a
+// secret. The other attributes of an item are
 //
-//	jwks       binary  the key set as received; empty: it is too large to share
-//	sent       number  when its request was sent, in milliseconds since 1970
-//	next_turn  number  until when the issuer must not be asked, in milliseconds since 1970
-//	expires    number  when DynamoDB may delete the item (TTL), in seconds since 1970
+//	jwks      binary  the key set as received; empty: it is too large to share
+//	sent      number  when its request was sent, in milliseconds since 1970
+//	lease     number  until when the issuer must not be asked, in milliseconds since 1970
+//	failures  number  of those who had the lease, in a row; absent: none
+//	expires   number  when DynamoDB may delete the item (TTL), in seconds since 1970
 //
 // A read is billed by 4 KB and a write by 1 KB, of the whole item: names are short, and nothing else is kept.
 package jwkstable
@@ -14,25 +15,34 @@ package jwkstable
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
-	"zuplo-lambda-authorizer/internal/jwks"
+	"zuplo-lambda-authorizer/internal/fleet"
+	"zuplo-lambda-authorizer/internal/issuer"
 )
 
-// callTime is how long one call may take: what help may cost that does not come.
-const callTime = 250 * time.Millisecond
+const (
+	callTime = 250 * time.Millisecond // how long one call may take: what help may cost that does not come
+	keepTime = 3 * time.Second        // how long a connection is good for another call; one that was frozen is not
+)
 
 // A Table is a DynamoDB table of key sets. Its stores are safe for concurrent use.
 type Table struct {
@@ -72,16 +82,13 @@ func New(getenv func(string) string, name string) (*Table, error) {
 	if !of(lower+upper+digits+"_.-", name, 3, 255) {
 		wrong("JWKS_TABLE", "not the name of a DynamoDB table: 3 to 255 letters, digits, underscores, hyphens and dots")
 	}
+	for _, variable := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} {
+		if getenv(variable) == "" {
+			wrong(variable, "required by JWKS_TABLE")
+		}
+	}
 	credentials := aws.Credentials{
-		AccessKeyID:     getenv("AWS_ACCESS_KEY_ID"),
-		SecretAccessKey: getenv("AWS_SECRET_ACCESS_KEY"),
-		SessionToken:    getenv("AWS_SESSION_TOKEN"),
-	}
-	if credentials.AccessKeyID == "" {
-		wrong("AWS_ACCESS_KEY_ID", "required by JWKS_TABLE")
-	}
-	if credentials.SecretAccessKey == "" {
-		wrong("AWS_SECRET_ACCESS_KEY", "required by JWKS_TABLE")
+		AccessKeyID: getenv("AWS_ACCESS_KEY_ID"), SecretAccessKey: getenv("AWS_SECRET_ACCESS_KEY"), SessionToken: getenv("AWS_SESSION_TOKEN"),
 	}
 	variable, region := first("AWS_REGION", "AWS_DEFAULT_REGION")
 	switch {
@@ -93,7 +100,7 @@ func New(getenv func(string) string, name string) (*Table, error) {
 	var endpoint *string
 	if variable, value := first("AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"); value != "" {
 		// Keys come from there: the rules are those for the issuer.
-		if err := jwks.CheckURL(value); err != nil {
+		if err := issuer.CheckURL(value); err != nil {
 			wrong(variable, err.Error())
 		}
 		endpoint = &value
@@ -106,30 +113,47 @@ func New(getenv func(string) string, name string) (*Table, error) {
 		Region:       region,
 		BaseEndpoint: endpoint,
 		Credentials:  aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return credentials, nil }),
-		HTTPClient:   client{jwks.NewClient()},
+		HTTPClient:   &client{Client: issuer.NewClient(true), now: time.Now},
 		Retryer:      aws.NopRetryer{}, // a second call is for the next invocation
 	})}, nil
 }
 
-// A client sends each request's body from memory.
+// A client keeps a connection for the calls of one search, and sends each request's body from memory.
 //
 // The SDK's own body is closed as soon as an answer begins, and when net/http then looks whether more of it follows,
 // returns io.EOF from WriteTo, which no WriterTo may: net/http takes that for a failed request and closes the connection
 // in the middle of the answer. It also costs a second packet.
-type client struct{ *http.Client }
+type client struct {
+	*http.Client
+	now func() time.Time // the wall clock
 
-func (c client) Do(r *http.Request) (*http.Response, error) {
+	mu   sync.Mutex
+	used time.Time
+}
+
+func (c *client) Do(r *http.Request) (*http.Response, error) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return nil, err
 	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	r.Body, _ = r.GetBody()
+	r.Header["X-Idempotency-Key"] = nil // net/http tries again if a kept connection turns out to be closed; it is not sent
+	c.mu.Lock()
+	now := c.now().Round(0)
+	old := now.Sub(c.used).Abs() > keepTime
+	c.used = now
+	c.mu.Unlock()
+	if old {
+		c.CloseIdleConnections()
+	}
 	return c.Client.Do(r)
 }
 
 // Issuer returns the store of an issuer's key set, which is fetched from uri. Each call takes at most 250 ms.
-func (t *Table) Issuer(issuer, uri string) jwks.Store {
-	return &item{t, map[string]types.AttributeValue{"issuer": text(issuer), "uri": text(uri)}}
+func (t *Table) Issuer(issuer, uri string) fleet.Store {
+	hash := sha256.Sum256([]byte(issuer + "\n" + uri)) // neither holds a line feed
+	return &item{t, map[string]types.AttributeValue{"id": text(hex.EncodeToString(hash[:16]))}}
 }
 
 // An item is the store of one issuer and URI.
@@ -138,54 +162,64 @@ type item struct {
 	key map[string]types.AttributeValue
 }
 
-func (i *item) Read(ctx context.Context, consistent bool) (jwks.Copy, error) {
+func (i *item) Read(ctx context.Context, consistent bool) (fleet.Copy, error) {
 	ctx, cancel := context.WithTimeout(ctx, i.time)
 	defer cancel()
 	out, err := i.client.GetItem(ctx, &dynamodb.GetItemInput{TableName: &i.name, Key: i.key, ConsistentRead: &consistent})
 	if err != nil {
-		return jwks.Copy{}, i.failed(ctx, "reading", err)
+		return fleet.Copy{}, i.failed(ctx, "reading", err)
 	}
-	var c jwks.Copy
-	c.NextTurn, _ = moment(out.Item["next_turn"])
+	c := fleet.Copy{Lease: moment(out.Item["lease"]), Failures: int(min(integer(out.Item["failures"]), math.MaxInt32))}
 	set, isSet := out.Item["jwks"].(*types.AttributeValueMemberB)
-	if sent, ok := moment(out.Item["sent"]); ok && isSet {
+	if sent := moment(out.Item["sent"]); isSet && !sent.IsZero() {
 		c.Set, c.Sent = set.Value, sent
 	}
 	return c, nil
 }
 
-func (i *item) Take(ctx context.Context, now time.Time) (turn time.Time, ok bool, err error) {
-	turn = time.UnixMilli(now.Add(jwks.TurnTime).UnixMilli())
-	ok, err = i.update(ctx, "taking a turn in", "SET next_turn = :turn",
-		"attribute_not_exists(next_turn) OR NOT attribute_type(next_turn, :number) OR next_turn <= :now OR next_turn > :ahead",
+func (i *item) Take(ctx context.Context, now time.Time) (end time.Time, err error) {
+	end = time.UnixMilli(now.Add(fleet.LeaseTime).UnixMilli())
+	held, err := i.update(ctx, "taking the lease in", "SET lease = :end",
+		"attribute_not_exists(lease) OR NOT attribute_type(lease, :number) OR lease <= :now OR lease > :ahead",
 		map[string]types.AttributeValue{
-			":turn":   milliseconds(turn),
+			":end":    milliseconds(end),
 			":number": text("N"),
 			":now":    milliseconds(now),
-			":ahead":  milliseconds(now.Add(jwks.TurnAhead)),
+			":ahead":  milliseconds(now.Add(fleet.LeaseAhead)),
 		})
-	if !ok {
-		return time.Time{}, false, err
+	if !held {
+		return time.Time{}, err
 	}
-	return turn, true, nil
+	return end, nil
 }
 
-func (i *item) Put(ctx context.Context, turn time.Time, c jwks.Copy, expires time.Time) (ok bool, err error) {
+func (i *item) Put(ctx context.Context, lease time.Time, c fleet.Copy, expires time.Time) error {
 	set := c.Set
 	if set == nil {
 		set = []byte{} // nil would not be sent
 	}
-	return i.update(ctx, "writing", "SET jwks = :jwks, sent = :sent, expires = :expires", "next_turn = :turn",
+	_, err := i.update(ctx, "writing", "SET jwks = :jwks, sent = :sent, expires = :expires REMOVE failures", "lease = :lease",
 		map[string]types.AttributeValue{
 			":jwks":    &types.AttributeValueMemberB{Value: set},
 			":sent":    milliseconds(c.Sent),
 			":expires": number(expires.Unix()),
-			":turn":    milliseconds(turn),
+			":lease":   milliseconds(lease),
 		})
+	return err
 }
 
-// update writes if the condition holds. ok is false, without an error, when it does not.
-func (i *item) update(ctx context.Context, doing, update, condition string, values map[string]types.AttributeValue) (ok bool, err error) {
+func (i *item) Fail(ctx context.Context, lease, until time.Time, failures int) error {
+	_, err := i.update(ctx, "writing", "SET lease = :until, failures = :failures", "lease = :lease",
+		map[string]types.AttributeValue{
+			":until":    milliseconds(until),
+			":failures": number(int64(failures)),
+			":lease":    milliseconds(lease),
+		})
+	return err
+}
+
+// update writes if the condition holds. held is false, without an error, when it does not.
+func (i *item) update(ctx context.Context, doing, update, condition string, values map[string]types.AttributeValue) (held bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, i.time)
 	defer cancel()
 	_, err = i.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
@@ -206,33 +240,6 @@ func (t *Table) failed(ctx context.Context, doing string, err error) error {
 	return fmt.Errorf("%s the table %s: %w", doing, t.name, cause(ctx, err))
 }
 
-// causes are DynamoDB's errors that an operator can do something about.
-var causes = map[string]string{
-	"AccessDeniedException":                  "denied",
-	"UnrecognizedClientException":            "denied",
-	"InvalidSignatureException":              "denied",
-	"MissingAuthenticationTokenException":    "denied",
-	"ExpiredTokenException":                  "denied",
-	"ResourceNotFoundException":              "absent",
-	"ThrottlingException":                    "throttled",
-	"RequestLimitExceeded":                   "throttled",
-	"ProvisionedThroughputExceededException": "throttled",
-}
-
-const noCode = "UnknownError" // the SDK's word for an error without one
-
-// What the SDK's errors can say, by the methods that they have.
-type (
-	codeError interface {
-		error
-		ErrorCode() string // DynamoDB's name for it
-	}
-	statusError interface {
-		error
-		HTTPStatusCode() int
-	}
-)
-
 func cause(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("no answer in time: %w", ctx.Err())
@@ -243,19 +250,29 @@ func cause(ctx context.Context, err error) error {
 	if certificate, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return certificate
 	}
-	answer, ok := errors.AsType[statusError](err)
-	if !ok || answer.HTTPStatusCode() == 0 {
+	response, ok := errors.AsType[*smithyhttp.ResponseError](err)
+	if !ok || response.HTTPStatusCode() == 0 {
 		return errors.New("no answer, or none that is HTTP")
 	}
-	status := answer.HTTPStatusCode()
-	named, ok := errors.AsType[codeError](err)
-	if !ok || !of(lower+upper, named.ErrorCode(), 1, 64) || named.ErrorCode() == noCode {
+	status, code := response.HTTPStatusCode(), ""
+	if named, ok := errors.AsType[smithy.APIError](err); ok {
+		code = named.ErrorCode()
+	}
+	what := ""
+	switch code {
+	case "AccessDeniedException", "UnrecognizedClientException", "InvalidSignatureException", "MissingAuthenticationTokenException", "ExpiredTokenException":
+		what = "denied: "
+	case "ResourceNotFoundException":
+		what = "absent: "
+	case "ThrottlingException", "RequestLimitExceeded", "ProvisionedThroughputExceededException":
+		what = "throttled: "
+	case "UnknownError": // the SDK's word for an error without one
+		code = ""
+	}
+	if !of(lower+upper, code, 1, 64) {
 		return fmt.Errorf("an answer that is not DynamoDB's, status %d", status)
 	}
-	if what := causes[named.ErrorCode()]; what != "" {
-		return fmt.Errorf("%s: %s, status %d", what, named.ErrorCode(), status)
-	}
-	return fmt.Errorf("%s, status %d", named.ErrorCode(), status)
+	return fmt.Errorf("%s%s, status %d", what, code, status)
 }
 
 func text(s string) types.AttributeValue { return &types.AttributeValueMemberS{Value: s} }
@@ -266,15 +283,23 @@ func number(n int64) types.AttributeValue {
 
 func milliseconds(t time.Time) types.AttributeValue { return number(t.UnixMilli()) }
 
-// moment is the time that an attribute holds in milliseconds since 1970; ok is false if it holds none.
-func moment(v types.AttributeValue) (t time.Time, ok bool) {
+// moment is the time that an attribute holds in milliseconds since 1970, and zero if it holds none.
+func moment(v types.AttributeValue) (t time.Time) {
+	if ms := integer(v); ms > 0 {
+		t = time.UnixMilli(ms)
+	}
+	return t
+}
+
+// integer is the positive integer that an attribute holds, and 0 if it holds none.
+func integer(v types.AttributeValue) int64 {
 	n, ok := v.(*types.AttributeValueMemberN)
 	if !ok {
-		return time.Time{}, false
+		return 0
 	}
-	ms, err := strconv.ParseInt(n.Value, 10, 64)
-	if err != nil || ms <= 0 {
-		return time.Time{}, false
+	i, err := strconv.ParseInt(n.Value, 10, 64)
+	if err != nil {
+		return 0
 	}
-	return time.UnixMilli(ms), true
+	return max(0, i)
 }

@@ -22,12 +22,13 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
-	"zuplo-lambda-authorizer/internal/jwks"
+	"zuplo-lambda-authorizer/internal/fleet"
 )
 
 const (
-	issuer = "https://issuer.example/secret-issuer"
-	uri    = "https://keys.example/secret-uri"
+	iss = "https://issuer.example/secret-issuer"
+	uri = "https://keys.example/secret-uri?secret=secret"
+	id  = "92b5cf90ba309dc9034233d6908f3925" // of both: what sha256sum says of them, a line feed between, its first half
 )
 
 var (
@@ -52,6 +53,9 @@ func tableAt(t *testing.T, endpoint string) *Table {
 	table, err := New(getenv(environment(endpoint)), "the-table")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if table.time != 250*time.Millisecond {
+		t.Errorf("a call may take %v", table.time)
 	}
 	return table
 }
@@ -147,7 +151,7 @@ func TestEndpoint(t *testing.T) {
 			asked = r.URL.String()
 			return nil, errors.New("not asked")
 		})
-		if _, err := table.Issuer(issuer, uri).Read(t.Context(), false); err == nil || asked != row.want {
+		if _, err := table.Issuer(iss, uri).Read(t.Context(), false); err == nil || asked != row.want {
 			t.Errorf("in %s it asks %q, want %q (%v)", row.region, asked, row.want, err)
 		}
 	}
@@ -189,63 +193,81 @@ func answering(t *testing.T, status int, answer string) (table *Table, calls fun
 // operations are those of a store; do says whether anything came of one.
 var operations = []struct {
 	doing string // how its errors begin
-	do    func(context.Context, jwks.Store) (ok bool, err error)
+	do    func(context.Context, fleet.Store) (ok bool, err error)
 }{
-	{"reading the table the-table: ", func(ctx context.Context, s jwks.Store) (bool, error) {
+	{"reading the table the-table: ", func(ctx context.Context, s fleet.Store) (bool, error) {
 		c, err := s.Read(ctx, false)
-		return c.Set != nil || !c.Sent.IsZero() || !c.NextTurn.IsZero(), err
+		return c.Set != nil || !c.Sent.IsZero() || !c.Lease.IsZero(), err
 	}},
-	{"reading the table the-table: ", func(ctx context.Context, s jwks.Store) (bool, error) {
+	{"reading the table the-table: ", func(ctx context.Context, s fleet.Store) (bool, error) {
 		c, err := s.Read(ctx, true)
-		return c.Set != nil || !c.Sent.IsZero() || !c.NextTurn.IsZero(), err
+		return c.Set != nil || !c.Sent.IsZero() || !c.Lease.IsZero(), err
 	}},
-	{"taking a turn in the table the-table: ", func(ctx context.Context, s jwks.Store) (bool, error) {
-		turn, ok, err := s.Take(ctx, now)
-		return ok || !turn.IsZero(), err
+	{"taking the lease in the table the-table: ", func(ctx context.Context, s fleet.Store) (bool, error) {
+		lease, err := s.Take(ctx, now)
+		return !lease.IsZero(), err
 	}},
-	{"writing the table the-table: ", func(ctx context.Context, s jwks.Store) (bool, error) {
-		return s.Put(ctx, now, jwks.Copy{Set: set, Sent: now}, now)
+	{"writing the table the-table: ", func(ctx context.Context, s fleet.Store) (bool, error) {
+		return false, s.Put(ctx, now, fleet.Copy{Set: set, Sent: now}, now)
+	}},
+	{"writing the table the-table: ", func(ctx context.Context, s fleet.Store) (bool, error) {
+		return false, s.Fail(ctx, now, now, 1)
 	}},
 }
 
 // What goes over the wire, which DynamoDB bills and its policies see: one GetItem or one UpdateItem.
 func TestRequests(t *testing.T) {
 	t.Parallel()
-	key := map[string]any{"issuer": map[string]any{"S": issuer}, "uri": map[string]any{"S": uri}}
+	key := map[string]any{"id": map[string]any{"S": id}} // a hash: the URI may hold a secret
 	n := func(v string) any { return map[string]any{"N": v} }
 	for what, row := range map[string]struct {
-		do     func(context.Context, jwks.Store) error
+		do     func(context.Context, fleet.Store) error
 		target string
 		values map[string]any
 		body   map[string]any
 	}{
 		"a read": {
-			do:     func(ctx context.Context, s jwks.Store) error { _, err := s.Read(ctx, false); return err },
+			do:     func(ctx context.Context, s fleet.Store) error { _, err := s.Read(ctx, false); return err },
 			target: "GetItem", body: map[string]any{"ConsistentRead": false},
 		},
 		"a consistent read": {
-			do:     func(ctx context.Context, s jwks.Store) error { _, err := s.Read(ctx, true); return err },
+			do:     func(ctx context.Context, s fleet.Store) error { _, err := s.Read(ctx, true); return err },
 			target: "GetItem", body: map[string]any{"ConsistentRead": true},
 		},
-		"taking the turn": {
-			do:     func(ctx context.Context, s jwks.Store) error { _, _, err := s.Take(ctx, now); return err },
-			target: "UpdateItem", body: map[string]any{"UpdateExpression": "SET next_turn = :turn"},
-			values: map[string]any{":turn": n("1800000006123"), ":now": n("1800000000123"), ":ahead": n("1800000010123"), ":number": map[string]any{"S": "N"}},
+		"taking the lease": {
+			do:     func(ctx context.Context, s fleet.Store) error { _, err := s.Take(ctx, now); return err },
+			target: "UpdateItem", body: map[string]any{
+				"UpdateExpression":    "SET lease = :end",
+				"ConditionExpression": "attribute_not_exists(lease) OR NOT attribute_type(lease, :number) OR lease <= :now OR lease > :ahead",
+			},
+			values: map[string]any{":end": n("1800000006123"), ":now": n("1800000000123"), ":ahead": n("1800000010123"), ":number": map[string]any{"S": "N"}},
 		},
 		"a put": {
-			do: func(ctx context.Context, s jwks.Store) error {
-				_, err := s.Put(ctx, now.Add(time.Second), jwks.Copy{Set: set, Sent: now}, now.Add(time.Hour))
-				return err
+			do: func(ctx context.Context, s fleet.Store) error {
+				return s.Put(ctx, now.Add(time.Second), fleet.Copy{Set: set, Sent: now}, now.Add(time.Hour))
 			},
-			target: "UpdateItem", body: map[string]any{"UpdateExpression": "SET jwks = :jwks, sent = :sent, expires = :expires"},
-			values: map[string]any{":turn": n("1800000001123"), ":sent": n("1800000000123"), ":expires": n("1800003600"),
+			target: "UpdateItem", body: map[string]any{
+				"UpdateExpression":    "SET jwks = :jwks, sent = :sent, expires = :expires REMOVE failures",
+				"ConditionExpression": "lease = :lease",
+			},
+			values: map[string]any{":lease": n("1800000001123"), ":sent": n("1800000000123"), ":expires": n("1800003600"),
 				":jwks": map[string]any{"B": base64.StdEncoding.EncodeToString(set)}},
+		},
+		"giving the lease back": {
+			do: func(ctx context.Context, s fleet.Store) error {
+				return s.Fail(ctx, now.Add(time.Second), now.Add(time.Millisecond), 2)
+			},
+			target: "UpdateItem", body: map[string]any{
+				"UpdateExpression":    "SET lease = :until, failures = :failures",
+				"ConditionExpression": "lease = :lease",
+			},
+			values: map[string]any{":lease": n("1800000001123"), ":until": n("1800000000124"), ":failures": n("2")},
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			table, calls := answering(t, 200, "{}")
-			if err := row.do(t.Context(), table.Issuer(issuer, uri)); err != nil {
+			if err := row.do(t.Context(), table.Issuer(iss, uri)); err != nil {
 				t.Fatal(err)
 			}
 			if len(calls()) != 1 {
@@ -254,7 +276,6 @@ func TestRequests(t *testing.T) {
 			c := calls()[0]
 			equal(t, "target", c.Header.Get("X-Amz-Target"), "DynamoDB_20120810."+row.target)
 			equal(t, "protocol", c.Proto, "HTTP/1.1")
-			equal(t, "closed after it", c.Close, true)
 			equal(t, "session token", c.Header.Get("X-Amz-Security-Token"), "secret-session")
 			if auth := c.Header.Get("Authorization"); !strings.Contains(auth, "Credential=secretid/") || !strings.Contains(auth, "/eu-west-3/dynamodb/aws4_request") {
 				t.Errorf("signed as %s", auth)
@@ -287,27 +308,65 @@ func equal(t *testing.T, what string, got, want any) {
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	table, _ := answering(t, 200, `{"Item":{"issuer":{"S":"x"},"jwks":{"B":"`+base64.StdEncoding.EncodeToString(set)+
-		`"},"sent":{"N":"1800000000123"},"next_turn":{"N":"1800000000124"},"more":{"M":{"a":{"NULL":true}}}}}`)
-	c, err := table.Issuer(issuer, uri).Read(t.Context(), false)
-	if err != nil || string(c.Set) != string(set) || !c.Sent.Equal(now) || !c.NextTurn.Equal(now.Add(time.Millisecond)) {
-		t.Errorf("read %q, %v, %v, %v", c.Set, c.Sent, c.NextTurn, err)
+		`"},"sent":{"N":"1800000000123"},"lease":{"N":"1800000000124"},"failures":{"N":"3"},"more":{"M":{"a":{"NULL":true}}}}}`)
+	c, err := table.Issuer(iss, uri).Read(t.Context(), false)
+	if err != nil || string(c.Set) != string(set) || !c.Sent.Equal(now) || !c.Lease.Equal(now.Add(time.Millisecond)) || c.Failures != 3 {
+		t.Errorf("read %q, %v, %v, %v", c.Set, c.Sent, c.Lease, err)
 	}
 
 	table, _ = answering(t, 200, "{}")
-	turn, ok, err := table.Issuer(issuer, uri).Take(t.Context(), now)
-	if want := now.Add(jwks.TurnTime); err != nil || !ok || !turn.Equal(want) {
-		t.Errorf("taking the turn gives %v, %v, %v", turn, ok, err)
+	lease, err := table.Issuer(iss, uri).Take(t.Context(), now)
+	if want := now.Add(fleet.LeaseTime); err != nil || !lease.Equal(want) {
+		t.Errorf("taking the lease gives %v, %v", lease, err)
 	}
-	if ok, err := table.Issuer(issuer, uri).Put(t.Context(), turn, jwks.Copy{Sent: now}, now); err != nil || !ok {
-		t.Errorf("putting gives %v, %v", ok, err)
+	if err := table.Issuer(iss, uri).Put(t.Context(), lease, fleet.Copy{Sent: now}, now); err != nil {
+		t.Errorf("putting: %v", err)
 	}
 
 	table, _ = answering(t, 400, `{"__type":"com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException","message":"The conditional request failed"}`)
-	if turn, ok, err := table.Issuer(issuer, uri).Take(t.Context(), now); err != nil || ok || !turn.IsZero() {
-		t.Errorf("taking another's turn gives %v, %v, %v", turn, ok, err)
+	if lease, err := table.Issuer(iss, uri).Take(t.Context(), now); err != nil || !lease.IsZero() {
+		t.Errorf("taking another's lease gives %v, %v", lease, err)
 	}
-	if ok, err := table.Issuer(issuer, uri).Put(t.Context(), now, jwks.Copy{Set: set, Sent: now}, now); err != nil || ok {
-		t.Errorf("putting in another's turn gives %v, %v", ok, err)
+	if err := table.Issuer(iss, uri).Put(t.Context(), now, fleet.Copy{Set: set, Sent: now}, now); err != nil {
+		t.Errorf("putting under another's lease: %v", err)
+	}
+	if err := table.Issuer(iss, uri).Fail(t.Context(), now, now, 1); err != nil {
+		t.Errorf("giving another's lease back: %v", err)
+	}
+}
+
+// The calls of one search share a connection. One that may have been frozen is not used again.
+func TestConnectionIsKept(t *testing.T) {
+	t.Parallel()
+	var connections atomic.Int32
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Values("X-Idempotency-Key") != nil {
+			t.Error("what is for net/http was sent")
+		}
+		_, _ = io.WriteString(w, "{}")
+	}))
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+	table := tableAt(t, s.URL)
+	table.time = 10 * time.Second // how fast it is is not asked
+	var clock time.Time
+	table.client.Options().HTTPClient.(*client).now = func() time.Time { return clock }
+	for _, step := range []struct {
+		after time.Duration
+		want  int32
+	}{{0, 1}, {0, 1}, {keepTime, 1}, {keepTime + 1, 2}, {0, 2}, {-time.Hour, 3}, {time.Second, 3}} {
+		clock = clock.Add(step.after)
+		if _, err := table.Issuer(iss, uri).Read(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		if n := connections.Load(); n != step.want {
+			t.Errorf("%v later it is connection %d, want %d", step.after, n, step.want)
+		}
 	}
 }
 
@@ -318,7 +377,7 @@ func TestFaults(t *testing.T) {
 		body := `{"__type":"` + code + `","message":"secret-issuer secret-set secret-key"}`
 		return whole(status, body)
 	}
-	item := `{"Item":{"jwks":{"B":"` + base64.StdEncoding.EncodeToString(set) + `"},"sent":{"N":"1"},"next_turn":{"N":"1"}}}`
+	item := `{"Item":{"jwks":{"B":"` + base64.StdEncoding.EncodeToString(set) + `"},"sent":{"N":"1"},"lease":{"N":"1"}}}`
 	for what, row := range map[string]struct {
 		answer func(net.Conn)
 		want   string
@@ -365,7 +424,7 @@ func TestFaults(t *testing.T) {
 			if !row.hangs {
 				table.time = 10 * time.Second // the answer ends it, however busy the machine
 			}
-			s := table.Issuer(issuer, uri)
+			s := table.Issuer(iss, uri)
 			n := int32(0)
 			for _, o := range operations {
 				begun := time.Now()
@@ -395,8 +454,8 @@ func TestItemsThatAreNone(t *testing.T) {
 	t.Parallel()
 	for _, item := range []string{`1`, `[]`, `{"jwks":1}`, `{"jwks":{"B":1}}`, `{"jwks":{"B":"secret-set"}}`, `{"sent":{"N":1}}`} {
 		endpoint, _ := listen(t, whole(200, `{"Item":`+item+`}`))
-		c, err := tableAt(t, endpoint).Issuer(issuer, uri).Read(t.Context(), false)
-		if err == nil || err.Error() != "reading the table the-table: an answer that is not DynamoDB's, status 200" || c.Set != nil || !c.NextTurn.IsZero() {
+		c, err := tableAt(t, endpoint).Issuer(iss, uri).Read(t.Context(), false)
+		if err == nil || err.Error() != "reading the table the-table: an answer that is not DynamoDB's, status 200" || c.Set != nil || !c.Lease.IsZero() {
 			t.Errorf("%s reads as %v, %v", item, c, err)
 		}
 	}
@@ -406,7 +465,7 @@ func TestItemsThatAreNone(t *testing.T) {
 func TestAnswerInParts(t *testing.T) {
 	t.Parallel()
 	big := strings.Repeat("AAAA", 6000)
-	answer := `{"Item":{"jwks":{"B":"` + big + `"},"sent":{"N":"1"},"next_turn":{"N":"1"}}}`
+	answer := `{"Item":{"jwks":{"B":"` + big + `"},"sent":{"N":"1"},"lease":{"N":"1"}}}`
 	endpoint, _ := listen(t, func(c net.Conn) {
 		write(c, head(200, len(answer))+answer[:100])
 		<-time.After(5 * time.Millisecond)
@@ -414,7 +473,7 @@ func TestAnswerInParts(t *testing.T) {
 	})
 	table := tableAt(t, endpoint)
 	table.time = 10 * time.Second // how fast it is is not asked
-	s := table.Issuer(issuer, uri)
+	s := table.Issuer(iss, uri)
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -435,8 +494,8 @@ func FuzzAnswer(f *testing.F) {
 		status int
 		body   string
 	}{
-		{200, `{}`}, {200, `{"Item":{"jwks":{"B":"e30="},"sent":{"N":"1"},"next_turn":{"N":"1"}}}`}, {200, `{"Item":{"jwks":{"M":{"a":{"L":[{"BOOL":true}]}}}}}`},
-		{200, `{"Item":null}`}, {200, `null`}, {200, ``}, {200, `{"Item":{"sent":{"N":"1e400"},"jwks":{"BS":["AA=="]},"next_turn":{"NULL":true}}}`},
+		{200, `{}`}, {200, `{"Item":{"jwks":{"B":"e30="},"sent":{"N":"1"},"lease":{"N":"1"}}}`}, {200, `{"Item":{"jwks":{"M":{"a":{"L":[{"BOOL":true}]}}}}}`},
+		{200, `{"Item":null}`}, {200, `null`}, {200, ``}, {200, `{"Item":{"sent":{"N":"1e400"},"jwks":{"BS":["AA=="]},"lease":{"NULL":true}}}`},
 		{400, `{"__type":"a#ConditionalCheckFailedException","Item":{"jwks":{"B":1}}}`}, {400, `{"__type":1}`}, {500, `{"code":"x y"}`}, {0, `{}`}, {-1, ``},
 		{200, `{"Item":{"":{"L":[,{} ]`}, // the SDK's later versions panic
 	} {
@@ -451,7 +510,7 @@ func FuzzAnswer(f *testing.F) {
 			return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
 		})
 		for _, o := range operations {
-			ok, err := o.do(t.Context(), table.Issuer(issuer, uri))
+			ok, err := o.do(t.Context(), table.Issuer(iss, uri))
 			if err == nil {
 				continue
 			}
@@ -470,7 +529,7 @@ func TestContext(t *testing.T) {
 	endpoint, asked := listen(t, wait)
 	table := tableAt(t, endpoint)
 	table.time = time.Hour
-	s := table.Issuer(issuer, uri)
+	s := table.Issuer(iss, uri)
 	for _, o := range operations {
 		begun := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -496,7 +555,7 @@ func TestNobodyListens(t *testing.T) {
 	address := l.Addr().String()
 	_ = l.Close()
 	for _, o := range operations {
-		if _, err := o.do(t.Context(), tableAt(t, "http://"+address).Issuer(issuer, uri)); err == nil || !strings.Contains(err.Error(), address+": connect: connection refused") {
+		if _, err := o.do(t.Context(), tableAt(t, "http://"+address).Issuer(iss, uri)); err == nil || !strings.Contains(err.Error(), address+": connect: connection refused") {
 			t.Errorf("%s: %v", o.doing, err)
 		}
 	}

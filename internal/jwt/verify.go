@@ -36,11 +36,13 @@ func reject(r Reason) error { return &Rejection{r} }
 
 // A KeySource knows the keys of one issuer.
 type KeySource interface {
-	// Verifiers returns a function for each key under kid that fits alg; each reports whether signature
-	// is that key's over signed. known is whether the issuer's set has the kid at all. An error means
+	// Keys returns the keys under kid that fit alg; known is whether the issuer's set has the kid at all. An error means
 	// that this could not be found out.
-	Verifiers(ctx context.Context, kid, alg string) (verifiers []func(signed, signature []byte) bool, known bool, err error)
+	Keys(ctx context.Context, kid, alg string) (fit []Key, known bool, err error)
 }
+
+// A Key reports whether signature is its own over signed.
+type Key = func(signed, signature []byte) bool
 
 // Algorithms are the signature algorithms that exist here (RFC 7518 §3.1, RFC 8037 §3.1).
 var Algorithms = [...]string{"EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"}
@@ -136,7 +138,7 @@ func (v *Verifier) Verify(ctx context.Context, authorization string) (t Token, e
 	}
 
 	// Yet unverified: this only spares the rest for tokens that cannot pass.
-	keys, ok := v.Issuers[claims.issuer]
+	issuer, ok := v.Issuers[claims.issuer]
 	if !ok {
 		return t, reject(Issuer)
 	}
@@ -145,17 +147,17 @@ func (v *Verifier) Verify(ctx context.Context, authorization string) (t Token, e
 		return t, reject(Expired)
 	}
 
-	verifiers, known, err := keys.Verifiers(ctx, h.kid, alg)
+	fit, known, err := issuer.Keys(ctx, h.kid, alg)
 	switch {
 	case err != nil:
 		return t, err
 	case !known:
 		return t, reject(UnknownKey)
-	case len(verifiers) == 0:
+	case len(fit) == 0:
 		return t, reject(Algorithm)
 	}
 	signed := []byte(c.signed)
-	if !slices.ContainsFunc(verifiers, func(verify func(signed, signature []byte) bool) bool { return verify(signed, c.signature) }) {
+	if !slices.ContainsFunc(fit, func(k Key) bool { return k(signed, c.signature) }) {
 		return t, reject(Signature)
 	}
 

@@ -37,7 +37,7 @@ type source struct {
 	err   error
 }
 
-func (s *source) Verifiers(_ context.Context, kid, alg string) ([]func(signed, signature []byte) bool, bool, error) {
+func (s *source) Keys(_ context.Context, kid, alg string) ([]func(signed, signature []byte) bool, bool, error) {
 	s.asked++
 	if s.none {
 		return nil, true, nil
@@ -332,4 +332,45 @@ func FuzzParseCompact(f *testing.F) {
 		parseHeader(c.header)
 		parseClaims(c.payload)
 	})
+}
+
+// Leeway and the clock count with all their digits, as far as float64 has them.
+func TestTimesAreExact(t *testing.T) {
+	t.Parallel()
+	const leeway = 1500*time.Millisecond + 500*time.Microsecond
+	limit := time.Unix(1_800_000_030, 0)
+	for name, c := range map[string]struct {
+		old, new string // in goodClaims
+		with     func(*Verifier)
+		turns    time.Time // when the verdict changes
+		before   Reason
+		after    Reason
+	}{
+		"exp": {`"exp":1800000060`, `"exp":1800000030`, nil, limit.Add(leeway), "", Expired},
+		"nbf": {`"sub"`, `"nbf":1800000030,"sub"`, nil, limit.Add(-leeway), NotYetValid, ""},
+		"iat": {`"iat":1799999990`, `"iat":1800000030`, nil, limit.Add(-leeway), NotYetValid, ""},
+		"age": {`"iat":1799999990`, `"iat":1800000020`, func(v *Verifier) { v.MaxTokenAge = 10 * time.Second }, limit.Add(leeway), "", TooOld},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			payload := strings.Replace(goodClaims, c.old, c.new, 1)
+			if payload == goodClaims {
+				t.Fatalf("%s is not in %s", c.old, goodClaims)
+			}
+			token := "Bearer " + sign(t, goodHeader, payload)
+			for at, want := range map[time.Duration]Reason{-time.Microsecond: c.before, 0: c.after, time.Microsecond: c.after} {
+				v := verifier(&source{})
+				v.Leeway = leeway
+				v.Now = func() time.Time { return c.turns.Add(at) }
+				if c.with != nil {
+					c.with(v)
+				}
+				_, err := v.Verify(t.Context(), token)
+				var r *Rejection
+				if errors.As(err, &r); want == "" && err != nil || want != "" && (r == nil || r.Reason != want) {
+					t.Errorf("%v from the limit: %v, want %q", at, err, want)
+				}
+			}
+		})
+	}
 }

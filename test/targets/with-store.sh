@@ -16,6 +16,6 @@ serving ministack $server -f "http://127.0.0.1:$port/_ministack/health" || { tai
 export JWKS_TABLE=zuplo-key-sets AWS_ENDPOINT_URL_DYNAMODB=http://127.0.0.1:$port
 dynamodb "$AWS_ENDPOINT_URL_DYNAMODB" CreateTable '{
 	"TableName": "'$JWKS_TABLE'", "BillingMode": "PAY_PER_REQUEST",
-	"AttributeDefinitions": [{"AttributeName": "issuer", "AttributeType": "S"}, {"AttributeName": "uri", "AttributeType": "S"}],
-	"KeySchema": [{"AttributeName": "issuer", "KeyType": "HASH"}, {"AttributeName": "uri", "KeyType": "RANGE"}]}' >/dev/null
+	"AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+	"KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}]}' >/dev/null
 "$@"

@@ -242,6 +242,9 @@ func TestAlarms(t *testing.T) {
 		{"signatures alone", twice(minute{"Errors": 21, "Rejected": 21, "RejectedSignature": 21}), []string{forged}},
 		{"a few forgeries", twice(minute{"Errors": 20, "Rejected": 20, "RejectedUnknownKey": 20}), nil},
 		{"one fetch that failed", []minute{{"FetchesFailed": 1}, {"FetchesFailed": 1}, {"FetchesOk": 1}}, nil},
+		{"fetches that Lambda freezes, again and again", thrice(minute{"Allowed": 9, "FetchesFrozen": 1}), []string{failing}},
+		{"a slow issuer: frozen, and then heard", thrice(minute{"Allowed": 9, "FetchesFrozen": 5, "FetchesOk": 5}), nil},
+		{"one of ten fails, the others make up for frozen ones only", thrice(minute{"FetchesFailed": 1, "FetchesOk": 9}), []string{failing}},
 		{"keys overdue for a minute", []minute{{"KeysOverdue": 9}, {}}, nil},
 		{"throttled", twice(minute{"Throttles": 1}), []string{throttled}},
 		{"slow", thrice(minute{"Duration": 1000.1}), []string{slow}},
@@ -378,13 +381,13 @@ func TestStageSettings(t *testing.T) {
 		t.Fatalf("%v in the access logs' format %s", err, text(choice[1], "Format"))
 	}
 	variables := slices.Sorted(maps.Values(line))
-	for _, want := range []string{"requestId", "status", "authorizer.latency", "authorizer.status", "authorizer.error"} {
+	for _, want := range []string{"requestId", "status", "authorizer.requestId", "authorizer.latency", "authorizer.status"} {
 		if !slices.Contains(variables, "$context."+want) {
 			t.Errorf("the access logs lack %s", want)
 		}
 	}
 	for name, v := range line {
-		if !regexp.MustCompile(`^\$context(\.[A-Za-z]+)+$`).MatchString(v) || regexp.MustCompile(`(?i)principal|claims|identity|user|caller`).MatchString(v) {
+		if !regexp.MustCompile(`^\$context(\.[A-Za-z]+)+$`).MatchString(v) || regexp.MustCompile(`(?i)principal|claims|identity|user|caller|path$|error$|message`).MatchString(strings.TrimSuffix(v, "resourcePath")) {
 			t.Errorf("the access logs' %s is %s", name, v)
 		}
 	}

@@ -1,6 +1,7 @@
 package template
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -419,10 +420,28 @@ func TestSharedJwks(t *testing.T) {
 	equal(t, "AuthorizerJwks is deleted with the stack", []any{at(table, "DeletionPolicy"), at(table, "UpdateReplacePolicy")}, []any{"Delete", "Delete"})
 	p := at(table, "Properties")
 	// A name of its own would keep a changed table from taking the old one's place.
-	equal(t, "AuthorizerJwks's members", keys(p), []string{"AttributeDefinitions", "BillingMode", "KeySchema", "SSESpecification", "TimeToLiveSpecification"})
+	// What is in it is public, so AWS's own encryption is enough: a key in KMS would be one more thing to fail.
+	equal(t, "AuthorizerJwks's members", keys(p), []string{"AttributeDefinitions", "BillingMode", "KeySchema", "TimeToLiveSpecification"})
 	equal(t, "AuthorizerJwks's BillingMode", at(p, "BillingMode"), "PAY_PER_REQUEST")
-	equal(t, "AuthorizerJwks's SSESpecification", at(p, "SSESpecification"), object{"SSEEnabled": "true"})
 	equal(t, "AuthorizerJwks's TTL", at(p, "TimeToLiveSpecification", "Enabled"), "true")
+}
+
+// Keys that an environment may have to wait for must be able to serve meanwhile.
+func TestRules(t *testing.T) {
+	tmpl := template(t)
+	equal(t, "rules", keys(at(tmpl, "Rules")), []string{"SharedKeysServeLongEnough"})
+	rule := at(tmpl, "Rules", "SharedKeysServeLongEnough")
+	equal(t, "the rule's condition", at(rule, "RuleCondition"), object{"Fn::Equals": []any{ref("SharedJwks"), "true"}})
+	var short []any
+	for seconds := 1; seconds <= 10; seconds++ {
+		short = append(short, fmt.Sprint(seconds, "s"))
+	}
+	assertions, _ := at(rule, "Assertions").([]any)
+	if len(assertions) != 1 {
+		t.Fatalf("%d assertions", len(assertions))
+	}
+	equal(t, "its assertion", at(assertions[0], "Assert"), object{"Fn::Not": []any{object{"Fn::Contains": []any{short, ref("JwksMaxStale")}}}})
+	equal(t, "its description", text(assertions[0], "AssertDescription"), "With SharedJwks, JwksMaxStale must be at least JwksTtl + 10s.")
 }
 
 // given is the condition that a parameter is not empty.

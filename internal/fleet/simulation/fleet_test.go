@@ -1,4 +1,4 @@
-package fleet_test
+package simulation_test
 
 import (
 	"fmt"
@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"zuplo-lambda-authorizer/internal/jwks/storetest"
+	"zuplo-lambda-authorizer/internal/fleet/storetest"
 )
 
 // What is the matter with a fleet.
@@ -22,9 +22,9 @@ var (
 	refusing  = variant{name: "table: errors", fault: faultErrors}
 	slowTable = variant{name: "table: 1 s slow", fault: faultSlow}
 	losing    = variant{name: "table: answers lost", fault: faultLost}
-	noTurn    = variant{name: "before it asks the issuer", freezesAt: "take"}
+	noLease   = variant{name: "before it asks the issuer", freezesAt: "take"}
 	noReply   = variant{name: "before it has the reply", freezesAt: "fetch"}
-	noPut     = variant{name: "before it shares the set", freezesAt: "put"}
+	noPut     = variant{name: "before it shares the set", freezesAt: "write"}
 )
 
 const (
@@ -37,7 +37,7 @@ type scenario[N int | time.Duration] struct {
 	name   string
 	figure string
 	about  N // the figure differs from run to run without the table and is told in such steps, rounded up
-	run    func(f *fleet) N
+	run    func(w *world) N
 	cases  []bounds[N]
 }
 
@@ -47,7 +47,7 @@ type bounds[N int | time.Duration] struct {
 	most   N             // of the figure
 	newKid time.Duration // how long tokens of a new kid may be refused that would be allowed without the table
 	step   N             // the figure differs from run to run and is told in such steps, rounded up
-	wild   bool          // so does how many turns are lost
+	wild   bool          // so does how many leases are lost
 }
 
 // asWithout bounds a figure to what it is without the table.
@@ -56,12 +56,12 @@ const asWithout = math.MaxInt
 var counts = []scenario[int]{
 	{
 		"An hour, each asked every 5 s", "requests to the issuer", 0,
-		func(f *fleet) int {
-			f.every(5 * sec)
+		func(w *world) int {
+			w.every(5 * sec)
 			time.Sleep(20 * minute)
-			f.broken(func() { time.Sleep(20 * minute) })
+			w.broken(func() { time.Sleep(20 * minute) })
 			time.Sleep(20*minute - 1)
-			all, _ := f.issuer.requests()
+			all, _ := w.issuer.requests()
 			return all
 		},
 		[]bounds[int]{
@@ -76,19 +76,19 @@ var counts = []scenario[int]{
 	},
 	{
 		"A flood of forged kids for 90 s, 4 a second in each", "requests to the issuer in the busiest 60 s", 0,
-		func(f *fleet) int {
-			f.every(sec / 2)
-			f.forged.Store(2)
+		func(w *world) int {
+			w.every(sec / 2)
+			w.forged.Store(2)
 			time.Sleep(15 * sec)
-			f.broken(func() { time.Sleep(minute) })
+			w.broken(func() { time.Sleep(minute) })
 			time.Sleep(15 * sec)
-			_, busiest := f.issuer.requests()
+			_, busiest := w.issuer.requests()
 			return busiest
 		},
 		[]bounds[int]{
 			{variant: well, most: 10},
-			{variant: apart, most: 11, step: 11},                              // who is 2 s ahead of the last to have had the turn takes it after 4 s, once
-			{variant: dayAhead, most: 10 + 2*(2+60/10), step: 10, wild: true}, // it takes a turn whenever its own limit allows, and the others may again at once
+			{variant: apart, most: 11, step: 11},                              // who is 2 s ahead of the last to have had the lease takes it after 4 s, once
+			{variant: dayAhead, most: 10 + 2*(2+60/10), step: 10, wild: true}, // it takes a lease whenever its own allowance allows, and the others may again at once
 			{variant: refusing, most: asWithout, step: 300},
 			{variant: slowTable, most: asWithout, step: 300},
 			{variant: losing, most: asWithout, step: 300},
@@ -96,22 +96,22 @@ var counts = []scenario[int]{
 	},
 	{
 		"An outage of the issuer for 6 hours, in which each minute an environment ends and another starts", "valid tokens refused", 1000,
-		func(f *fleet) int {
-			f.every(10 * minute)
+		func(w *world) int {
+			w.every(10 * minute)
 			time.Sleep(10 * minute)
-			f.issuer.down.Store(true)
+			w.issuer.down.Store("all")
 			twoHours := func() {
 				for range 120 {
-					f.replace()
+					w.replace()
 					time.Sleep(minute)
 				}
 			}
 			twoHours()
-			f.broken(twoHours)
+			w.broken(twoHours)
 			twoHours()
-			f.issuer.down.Store(false)
+			w.issuer.down.Store("")
 			time.Sleep(10 * minute)
-			return len(f.refused())
+			return len(w.refused())
 		},
 		[]bounds[int]{
 			{variant: well},
@@ -125,11 +125,11 @@ var counts = []scenario[int]{
 var waits = []scenario[time.Duration]{
 	{
 		"Rotations", "until all environments allow the new kid", 0,
-		(*fleet).rotations,
+		(*world).rotations,
 		[]bounds[time.Duration]{
 			{variant: well, most: sec},
 			{variant: apart, most: sec},
-			{variant: dayAhead, most: 7 * sec, newKid: 6 * sec, step: 2 * sec, wild: true}, // it takes a turn that another has, whose set is then not stored
+			{variant: dayAhead, most: 7 * sec, newKid: 6 * sec, step: 2 * sec, wild: true}, // it takes a lease that another has, whose set is then not stored
 			{variant: slow, most: 7 * sec, newKid: 6 * sec},
 			{variant: lagging, most: 7 * sec, newKid: 6 * sec},
 			{variant: refusing, most: 7 * sec, newKid: 6 * sec},
@@ -139,52 +139,53 @@ var waits = []scenario[time.Duration]{
 	},
 	{
 		"Rotations in such a flood", "until all environments allow the new kid", 0,
-		func(f *fleet) time.Duration {
-			f.forged.Store(2)
-			return f.rotations()
+		func(w *world) time.Duration {
+			w.forged.Store(2)
+			return w.rotations()
 		},
 		[]bounds[time.Duration]{
 			{variant: well, most: 10 * sec, newKid: 10 * sec},
 			{variant: apart, most: 10 * sec, newKid: 10 * sec, step: 7 * sec},
 			{variant: dayAhead, most: 11 * sec, newKid: 11 * sec, step: 11 * sec, wild: true}, // it takes the table's set for too old to serve
-			{variant: refusing, most: 11 * sec, newKid: 11 * sec},                             // each has its own limit, as without the table
+			{variant: refusing, most: 11 * sec, newKid: 11 * sec},                             // each has its own allowance, as without the table
 			{variant: slowTable, most: 11 * sec, newKid: 11 * sec},
 			{variant: losing, most: 11 * sec, newKid: 11 * sec},
 		},
 	},
 	{
-		"Rotations, in each of which the environment with the turn freezes for an hour", "until the others allow the new kid", 0,
-		func(f *fleet) (worst time.Duration) {
+		"Rotations, in each of which the environment with the lease freezes for an hour", "until the others allow the new kid", 0,
+		func(w *world) (worst time.Duration) {
 			for _, kid := range []string{"b", "c", "d"} {
-				f.every(sec / 2)
+				w.every(sec / 2)
 				time.Sleep(20 * sec)
-				f.icy.Store(true)
-				rotated := f.rotate(kid)
+				w.icy.Store(true)
+				rotated := w.rotate(kid)
 				time.Sleep(15 * sec)
-				worst = max(worst, f.seen(kid, rotated))
-				f.every(20 * sec)
+				worst = max(worst, w.seen(kid, rotated))
+				w.every(20 * sec)
 				time.Sleep(10 * minute)
 			}
 			time.Sleep(frost)
 			return worst
 		},
+		// The lease, the second in which they come back to it, and half a second from one invocation to the next.
 		[]bounds[time.Duration]{
-			{variant: noTurn, most: 7 * sec, newKid: 7 * sec},
-			{variant: noReply, most: 7 * sec, newKid: 7 * sec},
-			{variant: noPut, most: 7 * sec, newKid: 7 * sec},
+			{variant: noLease, most: 8 * sec, newKid: 8 * sec},
+			{variant: noReply, most: 8 * sec, newKid: 8 * sec},
+			{variant: noPut, most: 8 * sec, newKid: 8 * sec},
 		},
 	},
 	{
 		"A withdrawal, just after the keys were fetched", "until no environment allows the old kid", 0,
-		func(f *fleet) time.Duration {
-			f.publish("a", "b")
-			f.every(5 * sec)
+		func(w *world) time.Duration {
+			w.publish("a", "b")
+			w.every(5 * sec)
 			time.Sleep(minute)
-			f.nextRequest()
+			w.nextRequest()
 			time.Sleep(sec)
-			withdrawn := f.withdraw("a", "b")
-			f.broken(func() { time.Sleep(ttl + maxBackoff) })
-			return f.gone("a", withdrawn)
+			withdrawn := w.withdraw("a", "b")
+			w.broken(func() { time.Sleep(ttl + maxBackoff) })
+			return w.gone("a", withdrawn)
 		},
 		[]bounds[time.Duration]{
 			{variant: well, most: ttl + maxBackoff, step: minute},
@@ -197,20 +198,20 @@ var waits = []scenario[time.Duration]{
 	},
 	{
 		"A withdrawal, and an outage of 7 minutes", "until no environment allows the old kid, from the end of the outage", 10 * sec,
-		func(f *fleet) time.Duration {
-			f.publish("a", "b")
-			f.every(3 * sec)
+		func(w *world) time.Duration {
+			w.publish("a", "b")
+			w.every(3 * sec)
 			time.Sleep(5 * minute)
-			f.withdraw("a", "b")
-			f.issuer.down.Store(true)
+			w.withdraw("a", "b")
+			w.issuer.down.Store("all")
 			var up time.Time
-			f.broken(func() {
+			w.broken(func() {
 				time.Sleep(7 * minute)
-				f.issuer.down.Store(false)
+				w.issuer.down.Store("")
 				up = time.Now()
 				time.Sleep(40 * sec)
 			})
-			return f.gone("a", up)
+			return w.gone("a", up)
 		},
 		// Next to the back-off: the last fetch of the outage, and 3 s from one invocation to the next.
 		[]bounds[time.Duration]{
@@ -223,42 +224,42 @@ var waits = []scenario[time.Duration]{
 }
 
 // rotations rotates at several phases of whatever has a period, and returns how long the slowest took to be seen by all.
-func (f *fleet) rotations() (worst time.Duration) {
-	f.every(sec / 2)
+func (w *world) rotations() (worst time.Duration) {
+	w.every(sec / 2)
 	time.Sleep(9 * sec)
-	f.broken(func() {
+	w.broken(func() {
 		for _, kid := range []string{"b", "c", "d"} {
 			time.Sleep(sec)
-			rotated := f.rotate(kid)
+			rotated := w.rotate(kid)
 			time.Sleep(12 * sec)
-			worst = max(worst, f.seen(kid, rotated))
+			worst = max(worst, w.seen(kid, rotated))
 		}
 	})
 	return worst
 }
 
 // rotate adds a kid to the one before it, between two releases.
-func (f *fleet) rotate(kid string) time.Time {
+func (w *world) rotate(kid string) time.Time {
 	time.Sleep(100 * time.Millisecond)
 	both := []string{string(kid[0] - 1), kid}
-	f.publish(both...)
-	f.present(both...)
+	w.publish(both...)
+	w.present(both...)
 	return time.Now()
 }
 
 // withdraw takes old away, between two releases.
-func (f *fleet) withdraw(old string, kids ...string) time.Time {
+func (w *world) withdraw(old string, kids ...string) time.Time {
 	time.Sleep(100 * time.Millisecond)
-	f.publish(kids...)
-	f.present(kids...)
-	f.withdrawn(old)
+	w.publish(kids...)
+	w.present(kids...)
+	w.withdrawn(old)
 	return time.Now()
 }
 
 // nextRequest waits until the issuer was asked.
-func (f *fleet) nextRequest() {
-	before, _ := f.issuer.requests()
-	for n := before; n == before; n, _ = f.issuer.requests() {
+func (w *world) nextRequest() {
+	before, _ := w.issuer.requests()
+	for n := before; n == before; n, _ = w.issuer.requests() {
 		time.Sleep(100 * time.Millisecond)
 	}
 }
@@ -269,17 +270,19 @@ type outcome[N int | time.Duration] struct {
 	table   storetest.Counts
 	refused map[invocation]time.Duration // valid tokens, and for how long such had been coming
 	longest time.Duration                // of an invocation
+	bare    time.Duration                // of one that began without any keys
 	frozen  int                          // environments
 }
 
 func (s scenario[N]) in(t *testing.T, v variant) (o outcome[N]) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, v)
-		o.figure = s.run(f)
-		f.end()
-		o.refused, o.longest, o.frozen = f.refused(), f.longest(), f.frozen()
-		if f.table != nil {
-			o.table = f.table.Counts()
+		w := newWorld(t, v)
+		o.figure = s.run(w)
+		w.end()
+		o.refused, o.frozen = w.refused(), w.frozen()
+		o.longest, o.bare = w.longest()
+		if w.table != nil {
+			o.table = w.table.Counts()
 		}
 	})
 	return o
@@ -288,7 +291,7 @@ func (s scenario[N]) in(t *testing.T, v variant) (o outcome[N]) {
 // test runs all variants and returns what they came to as a table.
 func (s scenario[N]) test(t *testing.T) string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "\n## %s\n\n| | %s: bound | measured | without the table | turns lost |\n|---|---|---|---|---|\n", s.name, s.figure)
+	fmt.Fprintf(&text, "\n## %s\n\n| | %s: bound | measured | without the table | leases lost |\n|---|---|---|---|---|\n", s.name, s.figure)
 	without := map[time.Duration]outcome[N]{} // by the issuer's latency
 	for _, b := range s.cases {
 		if _, ran := without[b.latency]; !ran {
@@ -317,12 +320,15 @@ func (b bounds[N]) check(t *testing.T, with, without outcome[N]) {
 	if added := with.longest - without.longest; added > 350*time.Millisecond {
 		t.Errorf("an invocation took %v, without the table %v at most", with.longest, without.longest)
 	}
+	if added := with.bare - without.bare; added > 350*time.Millisecond {
+		t.Errorf("an invocation without any keys took %v, without the table %v at most", with.bare, without.bare)
+	}
 	if lost := with.table.TakesLost; lost <= 100 {
-		t.Errorf("%d turns were lost: the environments did not meet", lost)
+		t.Errorf("%d leases were lost: the environments did not meet", lost)
 	}
 	frozen, lost := 0, with.table.PutsLost
 	switch b.freezesAt {
-	case "take", "put":
+	case "take", "write":
 		frozen, lost = 3, 3
 	case "fetch": // so late a reply is thrown away
 		frozen, lost = 3, 0
@@ -346,15 +352,15 @@ func (b bounds[N]) row(with, without outcome[N], about N) string {
 		bound = "as without"
 	}
 	if b.freezesAt != "" {
-		alone = "" // nobody has a turn there
+		alone = "" // nobody has a lease there
 	}
-	turns := 100
+	leases := 100
 	for _, n := range []int{1000, 10000} {
 		if with.table.TakesLost > n && !b.wild {
-			turns = n
+			leases = n
 		}
 	}
-	return fmt.Sprintf("| %s | %s | %s | %s | over %s |\n", b.name, bound, show(min(up(with.figure, b.step), b.bound(without))), alone, show(turns))
+	return fmt.Sprintf("| %s | %s | %s | %s | over %s |\n", b.name, bound, show(min(up(with.figure, b.step), b.bound(without))), alone, show(leases))
 }
 
 // up rounds a figure up to steps.
@@ -383,6 +389,7 @@ func show[N int | time.Duration](n N) string {
 func TestFleet(t *testing.T) {
 	t.Parallel()
 	tables := make([]string, len(counts)+len(waits))
+	large := make([]string, len(loads))
 	t.Run("scenarios", func(t *testing.T) {
 		for i, s := range counts {
 			t.Run(s.name, func(t *testing.T) {
@@ -396,35 +403,66 @@ func TestFleet(t *testing.T) {
 				tables[len(counts)+i] = s.test(t)
 			})
 		}
+		for i, l := range loads {
+			t.Run(l.name, func(t *testing.T) {
+				t.Parallel()
+				large[i] = l.test(t)
+			})
+		}
 	})
 	if path := os.Getenv("FLEET_TABLE"); path != "" && !t.Failed() {
-		if err := os.WriteFile(path, []byte(about+strings.Join(tables, "")), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(page+strings.Join(tables, "")+pagePartition+strings.Join(large, "")), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-const about = `# What the shared table does for a fleet
+const page = `# What the shared table does for a fleet
 
 ` + "`make fleet`" + ` writes this page. It runs 200 environments of the authorizer in one process and on a simulated clock, each
 with a cache of its own, with one table and one issuer, at ` + "`JWKS_TTL=5m`" + ` and ` + "`JWKS_MAX_STALE=24h`" + `. All are asked at the
 same instant, so that they meet wherever they can. The issuer answers after 100 ms, the table after 6 ms, and what an
-eventually consistent read sees is 50 ms old, unless a row says otherwise.
+eventually consistent read sees is 50 ms old, unless a row says otherwise. [Further down](#what-one-partition-can-do) fleets are
+larger, and the table is as slow to give as DynamoDB.
 
 Each row is a run of its own. Its bound is tested, and so is, in each of them: no set replaces a newer one, in the table or in a
 memory; the table adds at most 350 ms to an invocation; and no valid token is refused that would be allowed without the
-table. The exception is a token of a kid that its environment does not know yet, while the turn to ask the issuer is
-taken or, in a flood, while the environment has used up its own limit, which it does at other moments than without
+table. The exception is a token of a kid that its environment does not know yet, while the lease to ask the issuer is
+taken or, in a flood, while the environment has used up its own allowance, which it does at other moments than without
 the table. Where a rotation took longer than an invocation, such tokens were refused until then.
 
-Figures that differ from run to run are rounded up. "Turns lost" are conditional writes that failed, because another
+Figures that differ from run to run are rounded up. "Leases lost" are conditional writes that failed, because another
 environment was first.
 
 - "Table: errors", "1 s slow" and "answers lost" are what the table does for a third or more of the run, in its middle. A request
   to a slow table has its effect although nobody waits for it any more, and so has one whose answer is lost.
-- With "clocks 2 s apart", an environment in three is a second ahead and another a second behind. Whoever is ahead may take a turn
-  2 s earlier from one who is behind: one request more in a minute.
-- "One clock a day ahead" is that of one environment in 200. Turns and sets that it writes mean nothing to the others, nor
+- With "clocks 2 s apart", an environment in three is a second ahead and another a second behind. Whoever is ahead may take a
+  lease 2 s earlier from one who is behind: one request more in a minute.
+- "One clock a day ahead" is that of one environment in 200. Leases and sets that it writes mean nothing to the others, nor
   theirs to it. It asks as often as an environment without a table, each time the others may ask once more, and whose
-  turn it overrides does not get to share a set.
+  lease it overrides does not get to share a set.
+`
+
+const pagePartition = `
+## What one partition can do
+
+An issuer is one item, hence one partition of DynamoDB: 3,000 read units and 1,000 write units a second. A consistent read takes one
+unit for each 4 KB of the item, an eventually consistent one half of that, and a write one for each KB, also when its condition
+fails. What is too much is refused at once, and who is refused asks the issuer without a lease. So a fleet that is too large asks
+too often. Here the table has that cap, and the environments are asked at random moments.
+
+How large is too large follows from the cap, and from the reads of an environment in one second, at most:
+
+| what comes | reads | item up to 4 KB: units | so the budget holds up to | item of 16 KB: units | up to |
+|---|---|---|---|---|---|
+| a flood of forged kids, in the second after a lease | a consistent one | 1 | 3,000 environments | 4 | 750 |
+| the same, and an outage of the issuer begins | a consistent one and three others | 2.5 | 1,200 | 10 | 300 |
+| all start in the same second, with nothing shared | a consistent one and five others | 3.5 | 850 | 3.5, no set is there | 850 |
+
+Writes allow for more. Who comes back to a lease looks first, and few find it free at the same moment. Only those who start at the
+same moment all try to take it: 1,000 can, at one unit each while there is no set.
+
+The bound is 10 requests in 60 s, and 12 where an outage begins, because the first leases that bring nothing last 1, 2 and
+4 s. "A minute later" is from the second minute on. Figures over 100 are rounded up to two digits. They, and small ones, differ a
+little from run to run.
 `

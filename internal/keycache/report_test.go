@@ -1,4 +1,4 @@
-package jwks
+package keycache_test
 
 import (
 	"bytes"
@@ -8,72 +8,73 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"zuplo-lambda-authorizer/internal/keycache/keytest"
 )
 
 // Every fetch leaves one line, which metrics are made of.
 func TestFetchesAreReported(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		do   func(t *testing.T, w *world)
+		do   func(t *testing.T, w *keytest.World)
 		want []map[string]any // level and what follows it
 	}{
 		"ok": {
-			func(t *testing.T, w *world) {
-				w.issuer.delay = 400 * time.Millisecond
-				w.ask(t.Context(), "a")
+			func(t *testing.T, w *keytest.World) {
+				w.Issuer.Be(func(b *keytest.Behaviour) { b.Delay = 400 * time.Millisecond })
+				w.Ask(t.Context(), "a")
 			},
 			[]map[string]any{{"level": "INFO", "outcome": "ok", "keys": 2.0, "duration_ms": 400.0}},
 		},
 		"failed": {
-			func(t *testing.T, w *world) {
-				w.issuer.set("503")
-				w.ask(t.Context(), "a")
+			func(t *testing.T, w *keytest.World) {
+				w.Issuer.Set("503")
+				w.Ask(t.Context(), "a")
 			},
 			[]map[string]any{{"level": "WARN", "outcome": "failed", "error": "fetching: status 503", "duration_ms": 0.0}},
 		},
 		"too late": {
-			func(t *testing.T, w *world) {
-				w.issuer.delay, w.issuer.deaf = 3100*time.Millisecond, true
-				_ = w.Refresh(t.Context())
+			func(t *testing.T, w *keytest.World) {
+				w.Issuer.Be(func(b *keytest.Behaviour) { b.Delay, b.Deaf = 3100*time.Millisecond, true })
+				_ = w.Start(t.Context())
 				time.Sleep(time.Second)
 			},
 			[]map[string]any{{"level": "WARN", "outcome": "failed", "error": "the reply took 3.1s, at most 3s count", "duration_ms": 3100.0}},
 		},
 		"frozen": {
-			func(t *testing.T, w *world) {
-				w.issuer.set("hang")
-				go w.Refresh(t.Context())
+			func(t *testing.T, w *keytest.World) {
+				cut := make(chan struct{})
+				w.Issuer.Be(func(b *keytest.Behaviour) { b.Mode, b.Cut = "hang", cut })
+				go w.Start(t.Context())
 				time.Sleep(250 * time.Millisecond)
-				w.step.Add(int64(time.Hour))
-				close(w.issuer.cut)
+				w.Step(time.Hour)
+				close(cut)
 			},
 			[]map[string]any{{"level": "WARN", "outcome": "frozen", "error": "fetching: connection reset", "duration_ms": 3600250.0}},
 		},
 		"frozen and replaced": {
-			func(t *testing.T, w *world) {
-				w.issuer.delay, w.issuer.deaf = time.Second, true
-				go w.Refresh(t.Context())
+			func(t *testing.T, w *keytest.World) {
+				w.Issuer.Be(func(b *keytest.Behaviour) { b.Delay, b.Deaf = time.Second, true })
+				go w.Start(t.Context())
 				time.Sleep(500 * time.Millisecond)
-				w.step.Add(int64(5 * time.Second))
-				w.issuer.mu.Lock()
-				w.issuer.delay = 0
-				w.issuer.mu.Unlock()
-				w.ask(t.Context(), "a")
+				w.Step(5 * time.Second)
+				w.Issuer.Be(func(b *keytest.Behaviour) { b.Delay = 0 })
+				w.Ask(t.Context(), "a")
 				time.Sleep(time.Second)
 			},
 			[]map[string]any{
 				{"level": "INFO", "outcome": "ok", "keys": 2.0, "duration_ms": 0.0},
-				{"level": "WARN", "outcome": "frozen", "error": "the reply took 6s, at most 3s count\nreplaced by a younger fetch", "duration_ms": 6000.0},
+				{"level": "WARN", "outcome": "frozen", "error": "replaced by a younger search", "duration_ms": 6000.0},
 			},
 		},
-		"no fetch, no line": {func(t *testing.T, w *world) { w.Age() }, nil},
+		"no fetch, no line": {func(t *testing.T, w *keytest.World) { w.Age() }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld("a b")
+				w := keytest.New("a b")
 				var lines bytes.Buffer
-				w.Fetches = slog.New(slog.NewJSONHandler(&lines, nil)).With("issuer", "https://issuer.example")
+				w.Fetches = slog.New(slog.NewJSONHandler(&lines, nil)).With("issuer", "https://issuer.example", "uri", keytest.URI)
 				c.do(t, w)
 				synctest.Wait()
 				var got []string
@@ -87,7 +88,7 @@ func TestFetchesAreReported(t *testing.T) {
 				}
 				var want []string
 				for _, line := range c.want {
-					line["msg"], line["issuer"], line["uri"] = "fetch", "https://issuer.example", uri
+					line["msg"], line["issuer"], line["uri"] = "fetch", "https://issuer.example", keytest.URI
 					want = append(want, jsonOf(line))
 				}
 				if strings.Join(got, "\n") != strings.Join(want, "\n") {

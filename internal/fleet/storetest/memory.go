@@ -1,4 +1,4 @@
-// Package storetest has a jwks.Store in memory, for tests of what uses one, and the cases that every jwks.Store must
+// Package storetest has a fleet.Store in memory, for tests of what uses one, and the cases that every fleet.Store must
 // pass, that one included.
 package storetest
 
@@ -8,15 +8,15 @@ import (
 	"sync"
 	"time"
 
-	"zuplo-lambda-authorizer/internal/jwks"
+	"zuplo-lambda-authorizer/internal/fleet"
 )
 
-// A Memory holds shared copies in memory, under the conditions of jwks.Store. The fields must be set before its first
+// A Memory holds shared copies in memory, under the conditions of fleet.Store. The fields must be set before its first
 // use; Fail and Lose may change their minds. It works inside a bubble of testing/synctest.
 type Memory struct {
 	// Latency is how long each operation takes. It takes effect halfway.
 	Latency time.Duration
-	// Fail is asked, unless nil, when an operation ("read", "take", "put") arrives. Its error is the operation's, which
+	// Fail is asked, unless nil, when an operation ("read", "take", "put", "fail") arrives. Its error is the operation's, which
 	// then has no effect.
 	Fail func(op string) error
 	// Lose is asked, unless nil, after an operation's effect. Its error is the operation's: the answer is lost.
@@ -34,8 +34,9 @@ type key struct{ issuer, uri string }
 type Item struct {
 	Set      any
 	Sent     any // ms since 1970
-	NextTurn any // ms since 1970
+	Lease    any // its end, ms since 1970
 	Expires  any // s since 1970
+	Failures any // in a row
 }
 
 // A Number is written in decimal.
@@ -45,8 +46,8 @@ type Number string
 // not hold.
 type Counts struct {
 	Reads, ConsistentReads int // the former include the latter
-	Takes, Puts            int
-	TakesLost, PutsLost    int
+	Takes, Puts, Fails     int
+	TakesLost, PutsLost    int // the latter include fails
 }
 
 // Counts returns the operations so far.
@@ -57,7 +58,7 @@ func (m *Memory) Counts() Counts {
 }
 
 // Issuer returns the store for one issuer and the URI of its JWKS.
-func (m *Memory) Issuer(issuer, uri string) jwks.Store { return store{m, key{issuer, uri}} }
+func (m *Memory) Issuer(issuer, uri string) fleet.Store { return store{m, key{issuer, uri}} }
 
 // Item returns what is stored, the zero Item when nothing is.
 func (m *Memory) Item(issuer, uri string) Item {
@@ -123,7 +124,7 @@ type store struct {
 	key key
 }
 
-func (s store) Read(ctx context.Context, consistent bool) (c jwks.Copy, err error) {
+func (s store) Read(ctx context.Context, consistent bool) (c fleet.Copy, err error) {
 	err = s.m.do(ctx, "read", func() {
 		s.m.counts.Reads++
 		if consistent {
@@ -131,46 +132,61 @@ func (s store) Read(ctx context.Context, consistent bool) (c jwks.Copy, err erro
 		}
 	}, func() { c = s.m.items[s.key].copy() })
 	if err != nil {
-		return jwks.Copy{}, err
+		return fleet.Copy{}, err
 	}
 	return c, nil
 }
 
-func (s store) Take(ctx context.Context, now time.Time) (turn time.Time, ok bool, err error) {
-	turn = time.UnixMilli(now.Add(jwks.TurnTime).UnixMilli())
+func (s store) Take(ctx context.Context, now time.Time) (end time.Time, err error) {
 	err = s.m.do(ctx, "take", func() { s.m.counts.Takes++ }, func() {
 		i := s.m.items[s.key]
-		if ok = i.copy().Free(now); !ok {
+		if !i.copy().Free(now) {
 			s.m.counts.TakesLost++
 			return
 		}
-		i.NextTurn = milliseconds(turn)
+		end = time.UnixMilli(now.Add(fleet.LeaseTime).UnixMilli())
+		i.Lease = milliseconds(end)
 		s.m.set(s.key, i)
 	})
-	if err != nil || !ok {
-		return time.Time{}, false, err
+	if err != nil {
+		return time.Time{}, err
 	}
-	return turn, true, nil
+	return end, nil
 }
 
-func (s store) Put(ctx context.Context, turn time.Time, c jwks.Copy, expires time.Time) (ok bool, err error) {
+func (s store) Put(ctx context.Context, lease time.Time, c fleet.Copy, expires time.Time) error {
 	set := append([]byte{}, c.Set...)
-	err = s.m.do(ctx, "put", func() { s.m.counts.Puts++ }, func() {
-		i := s.m.items[s.key]
-		if ok = i.NextTurn == milliseconds(turn); !ok {
-			s.m.counts.PutsLost++
-			return
-		}
-		i.Set, i.Sent, i.Expires = set, milliseconds(c.Sent), Number(strconv.FormatInt(expires.Unix(), 10))
-		s.m.set(s.key, i)
+	return s.m.do(ctx, "put", func() { s.m.counts.Puts++ }, func() {
+		s.write(lease, func(i *Item) {
+			i.Set, i.Sent, i.Failures = set, milliseconds(c.Sent), nil
+			i.Expires = Number(strconv.FormatInt(expires.Unix(), 10))
+		})
 	})
-	return ok && err == nil, err
+}
+
+func (s store) Fail(ctx context.Context, lease, until time.Time, failures int) error {
+	return s.m.do(ctx, "fail", func() { s.m.counts.Fails++ }, func() {
+		s.write(lease, func(i *Item) { i.Lease, i.Failures = milliseconds(until), Number(strconv.Itoa(failures)) })
+	})
+}
+
+// write changes the item under a lease, with the items' lock held.
+func (s store) write(lease time.Time, change func(*Item)) {
+	i := s.m.items[s.key]
+	if i.Lease != milliseconds(lease) {
+		s.m.counts.PutsLost++
+		return
+	}
+	change(&i)
+	s.m.set(s.key, i)
 }
 
 func milliseconds(t time.Time) any { return Number(strconv.FormatInt(t.UnixMilli(), 10)) }
 
-func (i Item) copy() (c jwks.Copy) {
-	c.NextTurn, _ = moment(i.NextTurn)
+func (i Item) copy() (c fleet.Copy) {
+	c.Lease, _ = moment(i.Lease)
+	n, _ := integer(i.Failures)
+	c.Failures = int(n)
 	set, ok := i.Set.([]byte)
 	if sent, isTime := moment(i.Sent); ok && isTime {
 		c.Set, c.Sent = append([]byte(nil), set...), sent
@@ -179,10 +195,18 @@ func (i Item) copy() (c jwks.Copy) {
 }
 
 func moment(v any) (time.Time, bool) {
-	n, _ := v.(Number)
-	ms, err := strconv.ParseInt(string(n), 10, 64)
-	if err != nil || ms <= 0 {
+	ms, ok := integer(v)
+	if !ok {
 		return time.Time{}, false
 	}
 	return time.UnixMilli(ms), true
+}
+
+func integer(v any) (int64, bool) {
+	n, _ := v.(Number)
+	i, err := strconv.ParseInt(string(n), 10, 64)
+	if err != nil || i <= 0 {
+		return 0, false
+	}
+	return i, true
 }

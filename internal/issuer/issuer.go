@@ -1,0 +1,141 @@
+// Package issuer fetches an issuer's key set over HTTP.
+package issuer
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+	"unicode"
+
+	"zuplo-lambda-authorizer/internal/keycache"
+)
+
+const maxBody = 1 << 20 // bytes of a JWKS reply
+
+// A Source is the issuer itself, as a keycache.Source.
+type Source struct {
+	URI    string           // of the JWKS, which CheckURL accepts
+	Client *http.Client     // such as NewClient's
+	Now    func() time.Time // the wall clock
+	Log    *slog.Logger
+}
+
+// Find fetches the key set if w permits it. It takes keycache.FetchTime at most.
+func (s Source) Find(ctx context.Context, w keycache.Want) (found keycache.Found, err error) {
+	if err := w.Permit(false); err != nil {
+		return found, err
+	}
+	if err := ctx.Err(); err != nil { // replaced in the meantime
+		return found, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, keycache.FetchTime)
+	defer cancel()
+	found.Asked = s.Now().Round(0)
+	err = keycache.Safely(s.Log, "fetching keys", func() (err error) {
+		found.Text, err = s.fetch(ctx)
+		return err
+	})
+	if err != nil {
+		return keycache.Found{Asked: found.Asked}, err
+	}
+	found.Sent = found.Asked
+	if found.Set, err = w.Judge(found.Text); err != nil {
+		return keycache.Found{Asked: found.Asked}, fmt.Errorf("reading the reply: %w", err)
+	}
+	return found, nil
+}
+
+// fetch asks for the key set. Its errors do not name the URI.
+func (s Source) fetch(ctx context.Context) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URI, nil)
+	if err != nil {
+		return nil, fmt.Errorf("fetching: %w", unquoted(err))
+	}
+	req.Header.Set("Accept", "application/jwk-set+json, application/json")
+	resp, err := s.Client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("fetching: %w", unquoted(err))
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("fetching: status %d", resp.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the reply: %w", unquoted(err))
+	}
+	if len(body) > maxBody {
+		return nil, fmt.Errorf("reading the reply: more than %d bytes", maxBody)
+	}
+	return body, nil
+}
+
+// NewClient returns an HTTP client for keys: without redirects, because they are where the configuration says, and, unless
+// it is to keep connections, without those, because they do not survive the freezing of the process.
+func NewClient(keep bool) *http.Client {
+	// Not a clone of the default one, which would go on offering HTTP/2 in the TLS handshake, and then not speak it.
+	t := &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DisableKeepAlives:      !keep,
+		MaxResponseHeaderBytes: 64 << 10,
+		Protocols:              new(http.Protocols),
+		TLSClientConfig:        &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(4)}, // the next handshake costs less
+	}
+	t.Protocols.SetHTTP1(true) // a few requests per connection: HTTP/2 would only cost CPU
+	return &http.Client{
+		Transport:     t,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// CheckURL says what is wrong with the URL of an issuer or a JWKS: it must be https, except on a loopback host, and
+// have no userinfo or fragment. url.Parse takes a space or a quote in a path, which only a mistake puts there.
+func CheckURL(text string) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return errors.New("not a URL")
+	case strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) || r == '"' || r == '\\' }):
+		return errors.New("it holds a space, a quote, a backslash or a control character")
+	case u.Hostname() == "":
+		return errors.New("not an absolute URL with a host")
+	case u.Scheme != "https" && !(u.Scheme == "http" && loopback(u.Hostname())):
+		return errors.New("its scheme is not https")
+	case u.User != nil:
+		return errors.New("it holds userinfo")
+	case u.Fragment != "" || text[len(text)-1] == '#':
+		return errors.New("it holds a fragment")
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
+}
+
+// Name is a URI as errors and logs tell it: without its query, which may be a secret.
+func Name(uri string) string {
+	name, _, _ := strings.Cut(uri, "?")
+	return name
+}
+
+// unquoted takes from an error of net/http's what may hold a secret of the URL's query: the whole URL, which stands
+// before it, and what it quotes, for an answer may repeat the query.
+func unquoted(err error) error {
+	var e *url.Error
+	if errors.As(err, &e) {
+		err = e.Err
+	}
+	if text, _, quotes := strings.Cut(err.Error(), `"`); quotes {
+		return errors.New(strings.TrimRight(text, ": "))
+	}
+	return err
+}

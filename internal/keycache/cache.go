@@ -1,0 +1,196 @@
+// Package keycache keeps one issuer's keys in memory, by rules that hold through outages, rotations and the freezing of
+// the process. What a request waits for:
+//
+//	keys in memory               known kid                               unknown kid
+//	fresh  age < TTL             nothing                                 a search for newer keys
+//	due    TTL <= age            a search for young keys, 1 s at most;   a search for young keys,
+//	                             in full if the last one failed, was     then for newer ones
+//	                             given up or died of a freeze, or if
+//	                             this one has the fleet's lease
+//	stale  MaxStale < age        (no kid is known)                       a search for young keys
+//	none                         (no kid is known)                       a search for young keys
+//
+// While the back-off holds, nobody waits and the issuer is not asked. Keys that are due serve whatever came of a search.
+package keycache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"zuplo-lambda-authorizer/internal/jwks"
+)
+
+const (
+	dueWait    = time.Second                      // how long a request waits for fresh keys while old ones may serve
+	fullWait   = FetchTime + 200*time.Millisecond // lets a fetch that hung count as failed before Lambda freezes the process
+	answerTime = 200 * time.Millisecond           // what a waiter leaves of its deadline for the answer
+	recent     = 10 * time.Second                 // keys sent for this lately hold every kid that exists, where nobody may be asked
+
+	maxBackoff     = 30 * time.Second
+	maxBackoffBare = 10 * time.Second // while no key is usable
+)
+
+// A Cache holds one issuer's keys. Readers see an immutable snapshot; one search for newer keys at a time is shared by
+// all who wait for it. Its methods are safe for concurrent use.
+//
+// Ages are taken by the wall clock: the process may be frozen for hours, in the middle of anything.
+type Cache struct {
+	Name     string           // of the keys in errors, such as the URI of the JWKS; required
+	Source   Source           // required
+	Detour   time.Duration    // what Source may take beside the issuer's time, in each search
+	TTL      time.Duration    // how long keys are fresh
+	Early    time.Duration    // how much earlier they are due at most, at random, so that a fleet is not due at once
+	MaxStale time.Duration    // how old keys may grow while the issuer cannot be reached; at least TTL
+	Now      func() time.Time // required
+	Rand     func() float64   // 0 to 1, without 1; nil: rand.Float64
+	Log      *slog.Logger     // required
+	Fetches  *slog.Logger     // gets a line for each time that the issuer was asked; nil: nobody wants them
+
+	current atomic.Pointer[snapshot] // nil until the first set
+
+	mu        sync.Mutex
+	flight    *flight // the search in progress, if any
+	backoff   Backoff // of fetches that failed
+	unheard   bool    // since the last keys a search was given up, or died of a freeze
+	allowance allowance
+}
+
+type snapshot struct {
+	set  *jwks.Set
+	sent time.Time     // when its request was sent
+	due  time.Duration // the age from which newer keys are wanted
+}
+
+var (
+	errBackoff   = errors.New("not asking again yet after a failed fetch")
+	errAllowance = errors.New("unknown kid, and the allowance to fetch the keys again for such is used up")
+	errEmptySet  = errors.New("the issuer publishes an empty key set")
+)
+
+// Keys returns the keys under kid that fit alg, and whether the issuer has that kid. When the keys in memory are due or
+// do not hold the kid, it searches for newer ones, within the limits of back-off and allowance. An error means that no
+// answer could be had: no keys young enough, or nobody to ask about the kid.
+func (c *Cache) Keys(ctx context.Context, kid, alg string) (fit []jwks.Key, known bool, err error) {
+	fit, known, fresh := c.lookup(kid, alg)
+	if known && fresh {
+		return fit, true, nil
+	}
+	err = c.renew(ctx, need{kid: kid})
+	if fit, known, _ = c.lookup(kid, alg); known { // by what came, or the old keys serve
+		return fit, true, nil
+	}
+	s := c.current.Load()
+	switch {
+	case err == nil && s.set.Len() > 0:
+		return nil, false, nil
+	case err == nil:
+		err = errEmptySet
+	case (errors.Is(err, errAllowance) || errors.Is(err, ErrLeased)) && s.usable(c.now(), c.MaxStale) && Age(s.sent, c.now()) < recent:
+		return nil, false, nil
+	}
+	return nil, false, fmt.Errorf("keys of %s: %w", c.Name, err)
+}
+
+// Start searches for the first keys and returns when they are there, when none could be had, or when ctx is done.
+func (c *Cache) Start(ctx context.Context) error {
+	if err := c.renew(ctx, need{any: true}); err != nil {
+		return fmt.Errorf("keys of %s: %w", c.Name, err)
+	}
+	return nil
+}
+
+// Age returns how old the keys are since their request was sent; ok is false without keys.
+func (c *Cache) Age() (d time.Duration, ok bool) {
+	s := c.current.Load()
+	if s == nil {
+		return 0, false
+	}
+	return max(0, c.now().Sub(s.sent)), true
+}
+
+// lookup asks the keys in memory. Too old, they know no kid.
+func (c *Cache) lookup(kid, alg string) (fit []jwks.Key, known, fresh bool) {
+	s, now := c.current.Load(), c.now()
+	if s == nil {
+		return nil, false, false
+	}
+	if now.Sub(s.sent) <= c.MaxStale {
+		fit, known = s.set.Keys(kid, alg)
+	}
+	return fit, known, Age(s.sent, now) < s.due
+}
+
+// A need is what somebody waits for: keys that are fresh and of a kid, or of any.
+type need struct {
+	kid string
+	any bool
+}
+
+func (n need) in(set *jwks.Set) bool {
+	_, known := set.Keys(n.kid, "")
+	return known || n.any
+}
+
+// holds reports whether the keys in memory are of the kid, and whether they are fresh.
+func (c *Cache) holds(n need) (known, fresh bool) {
+	s, now := c.current.Load(), c.now()
+	if s == nil {
+		return false, false
+	}
+	return now.Sub(s.sent) <= c.MaxStale && n.in(s.set), Age(s.sent, now) < s.due
+}
+
+// usable reports whether there are keys that may serve.
+func (s *snapshot) usable(now time.Time, maxStale time.Duration) bool {
+	return s != nil && s.set.Len() > 0 && now.Sub(s.sent) <= maxStale
+}
+
+// install makes set the current one, with c.mu held. Whatever went wrong before is over.
+func (c *Cache) install(set *jwks.Set, sent time.Time) {
+	c.current.Store(&snapshot{set, sent, c.TTL - time.Duration(c.random()*float64(c.Early))})
+	c.backoff, c.unheard = Backoff{}, false
+}
+
+// judge reads a key set. When it is the text that the current set came from, that is the set.
+func (c *Cache) judge(text []byte) (set *jwks.Set, err error) {
+	if s := c.current.Load(); s != nil && s.set.IsOf(text) {
+		return s.set, nil
+	}
+	err = Safely(c.Log, "judging keys", func() (err error) {
+		var skipped []jwks.Skipped
+		set, skipped, err = jwks.Parse(text)
+		for _, s := range skipped {
+			c.Log.Warn("key skipped", "kty", s.KeyType, "kid", s.KeyID, "why", s.Why)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return set, nil
+}
+
+// held reports whether the back-off holds, with c.mu held.
+func (c *Cache) held(now time.Time) bool {
+	most := maxBackoff
+	if !c.current.Load().usable(now, c.MaxStale) {
+		most = maxBackoffBare
+	}
+	return c.backoff.Holds(now, most)
+}
+
+// now strips the monotonic reading, which a suspended machine does not advance.
+func (c *Cache) now() time.Time { return c.Now().Round(0) }
+
+func (c *Cache) random() float64 {
+	if c.Rand != nil {
+		return c.Rand()
+	}
+	return rand.Float64()
+}

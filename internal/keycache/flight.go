@@ -1,0 +1,239 @@
+package keycache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"zuplo-lambda-authorizer/internal/jwks"
+)
+
+// A flight is one search for newer keys, shared by all who wait for it.
+type flight struct {
+	want   Want
+	due    bool // for keys that are due, not only for an unknown kid
+	began  time.Time
+	cancel context.CancelFunc
+	done   chan struct{} // closed when the outcome stands: asked and err
+
+	asking bool // it may ask the issuer from now on; Cache.mu guards it
+	leased bool // under the fleet's lease; Cache.mu guards it
+	failed bool // it is counted as a failure; Cache.mu guards it
+
+	asked bool // the issuer was asked
+	err   error
+}
+
+// longest is how long a flight may take that is worth joining: time to wait for the fleet, and for a fetch.
+const longest = 2 * fullWait
+
+// renew waits until the keys in memory are as needed, or until there is no better to be had. Without an error, a kid that
+// is still unknown is so to the issuer: it was asked after this wait began.
+func (c *Cache) renew(ctx context.Context, n need) error {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-answerTime))
+		defer cancel()
+	}
+	for first := true; ; first = false {
+		known, fresh := c.holds(n)
+		f, earlier, err := c.join(n, known, fresh)
+		if err != nil {
+			return err
+		}
+		if err := c.await(ctx, f, known); err != nil {
+			return err
+		}
+		same := f.want.Unknown == !known && f.due == !fresh
+		known, _ = c.holds(n)
+		proof := f.asked && (!earlier || !first)
+		switch {
+		case f.err == nil && (known || proof):
+			return nil
+		case f.err != nil && (f.asked || same):
+			return f.err
+		}
+		// It asked before this wait began, or it was for another kid or for less, and did not ask.
+	}
+}
+
+// join returns the flight in progress, which may have asked the issuer earlier, or starts one. An error means that there is
+// nothing to be done now.
+func (c *Cache) join(n need, known, fresh bool) (f *flight, earlier bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	if known && c.held(now) {
+		return nil, false, errBackoff
+	}
+	if f := c.flight; f != nil {
+		if !f.want.Frozen() && Age(f.began, now) < c.Detour+longest {
+			return f, f.asking, nil
+		}
+		f.cancel() // what it brings would be too old, if it brings anything
+		c.unheard = true
+	}
+	// Its own context, because an invocation's dies with the invocation.
+	ctx, cancel := context.WithCancel(context.Background())
+	s := c.current.Load()
+	f = &flight{due: !fresh, began: now, cancel: cancel, done: make(chan struct{})}
+	f.want = Want{
+		Bare: !s.usable(now, c.MaxStale), Unknown: !known, Judge: c.judge, Frozen: watch(ctx, c.now),
+		Permit: func(leased bool) error { return c.permit(f, leased) },
+		Enough: func(set *jwks.Set, sent time.Time) bool {
+			return n.in(set) && (fresh || Age(sent, c.now()) < c.TTL-c.Early)
+		},
+	}
+	if s != nil {
+		f.want.Sent = s.sent
+	}
+	c.flight = f
+	go c.run(ctx, f)
+	return f, false, nil
+}
+
+// permit says whether a flight may ask the issuer.
+func (c *Cache) permit(f *flight, leased bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch now := c.now(); {
+	case c.held(now):
+		return errBackoff
+	case !f.due && c.allowance.spent(now):
+		return errAllowance
+	}
+	f.asking, f.leased = true, leased
+	return nil
+}
+
+// await waits for a flight: for a second where old keys may serve, unless somebody did so in vain since the last keys,
+// or the flight has the lease, which the fleet would wait for in vain. A wait that ends before it is given up.
+func (c *Cache) await(ctx context.Context, f *flight, old bool) error {
+	begun, limit := time.Now(), c.Detour+fullWait
+	c.mu.Lock()
+	short := old && !c.unheard && c.backoff.failures == 0
+	c.mu.Unlock()
+	if short {
+		limit = c.Detour + dueWait
+	}
+	for {
+		timer := time.NewTimer(limit - time.Since(begun))
+		select {
+		case <-f.done:
+			timer.Stop()
+			return nil
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+		if ctx.Err() == nil && short && c.isLeased(f) {
+			short, limit = false, c.Detour+fullWait
+			continue
+		}
+		c.giveUp(f, short)
+		return errors.New("no answer of the issuer in time")
+	}
+}
+
+func (c *Cache) isLeased(f *flight) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return f.leased
+}
+
+// giveUp notes that a wait for a flight ended without an outcome: the process may be frozen before there is one. A full
+// wait counts as a failure then.
+func (c *Cache) giveUp(f *flight, short bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.flight != f:
+	case short || !f.asking:
+		c.unheard = true
+	default:
+		c.fail(f)
+	}
+}
+
+// fail counts the failure of a flight, once, with c.mu held.
+func (c *Cache) fail(f *flight) {
+	if !f.failed {
+		f.failed = true
+		c.backoff.Start(c.now(), c.random())
+	}
+}
+
+// run searches, settles the flight and shares what came.
+func (c *Cache) run(ctx context.Context, f *flight) {
+	defer f.cancel()
+	defer close(f.done)
+	var found Found
+	err := Safely(c.Log, "searching for keys", func() (err error) {
+		found, err = c.Source.Find(ctx, f.want)
+		return err
+	})
+	outcome := c.settle(f, found, err)
+	if found.Share != nil {
+		_ = Safely(c.Log, "sharing keys", func() error { found.Share(ctx, outcome); return nil })
+	}
+}
+
+// settle installs what was found, unless it is too late, and returns the outcome. A fetch that died of a freeze is no
+// failure.
+func (c *Cache) settle(f *flight, found Found, err error) (o Outcome) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f.asked, f.err = !found.Asked.IsZero(), err
+	took := c.now().Sub(found.Asked)
+	if replaced := c.flight != f; replaced {
+		f.err = errors.Join(err, errors.New("replaced by a younger search"))
+		c.report(f, Frozen, took, 0)
+		return Frozen
+	}
+	c.flight = nil
+	if f.asked && err == nil && took > FetchTime {
+		f.err = fmt.Errorf("the reply took %v, at most %v count", took.Round(time.Millisecond), FetchTime)
+		found.Set = nil
+	}
+	if found.Set != nil {
+		c.install(found.Set, found.Sent)
+	}
+	switch {
+	case !f.asked:
+		return ""
+	case f.err == nil:
+		if !f.due {
+			c.allowance.charge()
+		}
+		o = OK
+	case f.want.Frozen():
+		c.unheard = true
+		o = Frozen
+	default:
+		c.fail(f)
+		o = Failed
+	}
+	keys := 0
+	if found.Set != nil {
+		keys = found.Set.Len()
+	}
+	c.report(f, o, took, keys)
+	return o
+}
+
+// report logs that the issuer was asked, and what came of it.
+func (c *Cache) report(f *flight, o Outcome, took time.Duration, keys int) {
+	if c.Fetches == nil || !f.asked {
+		return
+	}
+	level := slog.LevelInfo
+	attrs := []slog.Attr{slog.Int("keys", keys)}
+	if f.err != nil {
+		level = slog.LevelWarn
+		attrs[0] = slog.String("error", f.err.Error())
+	}
+	attrs = append(attrs, slog.String("outcome", string(o)), slog.Int64("duration_ms", took.Milliseconds()))
+	c.Fetches.LogAttrs(context.Background(), level, "fetch", attrs...)
+}
