@@ -132,7 +132,7 @@ func forgedKids(t *testing.T, tg *target) {
 	rotated := time.Now()
 	eventually(t, every, 250*time.Millisecond, func() error { return tg.asks(order{Alg: "EdDSA"}, allowed) })
 	t.Logf("the new key was good %s after the rotation", time.Since(rotated).Round(100*time.Millisecond))
-	// Each process has its own limiter: by now all of them have had a turn.
+	// Each process has an allowance of its own: by now all of them could ask.
 	time.Sleep(time.Until(rotated.Add(every + slack)))
 	always(t, end, 250*time.Millisecond, func() error {
 		return errors.Join(tg.asks(order{Alg: "EdDSA"}, allowed), tg.asks(order{Alg: "EdDSA", Kid: old}, allowed), tg.asks(order{Alg: "RS256"}, allowed))

@@ -25,6 +25,7 @@ func TestFreeze(t *testing.T) {
 		}},
 		{"in the middle of a fetch that dies", append(needs, Outage), deadFetch},
 		{"in the middle of a fetch whose old answer waits", append(needs, Outage), staleAnswer},
+		{"in the middle of a fetch that is slow, again and again", append(needs, Outage), slowIssuer},
 		{"between INIT and the first event", needs, func(t *testing.T, tg *target) {
 			old := spareKey(t, tg)
 			tg.recycle(t)
@@ -123,4 +124,19 @@ func staleAnswer(t *testing.T, tg *target) {
 	check(t, tg.asks(order{Alg: "EdDSA", Kid: old}, within(dueLimit, refused)))
 	check(t, tg.asks(order{Alg: "RS256"}, within(dueLimit, allowed)))
 	thesame(t, tg, starts)
+}
+
+// slowIssuer takes longer than a request waits while old keys may serve, so the process is frozen before it answers. The
+// next request waits for it in full: a withdrawn key passes once more, and no longer.
+func slowIssuer(t *testing.T, tg *target) {
+	old := spareKey(t, tg)
+	tg.post(t, tg.admin+"/jwks", object{"mode": "slow", "delay_ms": 1500}, nil)
+	tg.withdraw(t, old)
+	unthawed := tg.counted(t).Starts
+	time.Sleep(tg.ttl + 200*time.Millisecond)
+	check(t, tg.asks(order{Alg: "EdDSA", Kid: old}, within(dueLimit, allowed)))
+	time.Sleep(fetchLimit) // what it sent for is too old by then
+	check(t, tg.asks(order{Alg: "EdDSA", Kid: old}, within(answerLimit, refused)))
+	check(t, tg.asks(order{}, within(answerLimit, allowed)))
+	thesame(t, tg, unthawed)
 }

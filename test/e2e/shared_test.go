@@ -32,7 +32,7 @@ func TestShared(t *testing.T) {
 		{"a rotation that another environment has seen", []Need{Shared, Mint, Rotate, Cold, Count}, func(t *testing.T, tg *target) {
 			check(t, tg.asks(order{}, allowed))
 			tg.rotate(t, "EdDSA")
-			// The first one to see it needs the turn, which the fetch before may have taken for 6 s.
+			// The first one to see it needs the lease, which the fetch before may have taken for 6 s.
 			eventually(t, 10*time.Second, 100*time.Millisecond, func() error { return tg.asks(order{}, allowed) })
 			before, _ := tg.keyRequests(t)
 			tg.recycle(t)
