@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"slices"
 	"regexp"
 	"strings"
 	"time"
@@ -109,10 +110,13 @@ func currentTime(seconds float64) time.Time {
 	return time.Unix(int64(math.Ceil(min(max(seconds, 0), last))), 0).UTC()
 }
 
-// contextName reports whether a claim may stand in the context under its own name. The three reserved
-// names are API Gateway's own and this package's.
+// reserved are names that API Gateway or this package gives to something else: the answer's principal, the variables
+// $context.authorizer.NAME that access logs read, and the claims as signed.
+var reserved = []string{"principalId", "integrationLatency", "integrationStatus", "requestId", "status", "latency", "error", "claims"}
+
+// contextName reports whether a claim may stand in the context under its own name.
 func contextName(name string) bool {
-	if name == "" || len(name) > 256 || name == "principalId" || name == "integrationLatency" || name == "claims" {
+	if name == "" || len(name) > 256 || slices.Contains(reserved, name) {
 		return false
 	}
 	for _, c := range []byte(name) {

@@ -3,6 +3,8 @@ package apigw
 import (
 	"encoding/json"
 	"iter"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -136,6 +138,26 @@ func TestAllow(t *testing.T) {
 	}
 	if len(a.Context) != len(want) {
 		t.Errorf("context has %d members, want %d: %v", len(a.Context), len(want), a.Context)
+	}
+}
+
+// Access logs read $context.authorizer.NAME. A claim of such a name would write its text there, quotes and all.
+func TestClaimsDoNotReachAccessLogs(t *testing.T) {
+	t.Parallel()
+	template, err := os.ReadFile("../../template.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := regexp.MustCompile(`\$context\.authorizer\.(\w+)`).FindAllSubmatch(template, -1)
+	if len(read) < 3 {
+		t.Fatalf("the template's access logs read %q", read)
+	}
+	for _, variable := range read {
+		claims := `{"` + string(variable[1]) + `":"\""}`
+		a := decode(t, Allow{Payload: []byte(claims), Claims: members(t, claims)}.AppendTo(nil))
+		if len(a.Context) != 1 || a.Context["claims"] != claims {
+			t.Errorf("the context is %v", a.Context)
+		}
 	}
 }
 
