@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"iter"
 	"math"
-	"slices"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
