@@ -33,6 +33,7 @@ type config struct {
 type issuerConfig struct {
 	name, jwksURI string
 	pinned        *jwks.Pinned
+	skipped       []jwks.Skipped // of the pinned set
 }
 
 // readConfig reads the environment. Its error names every variable that is wrong, for a half-configured authorizer
@@ -72,9 +73,10 @@ func readConfig(getenv func(string) string) (config, error) {
 		}
 	}
 	var pinned *jwks.Pinned
+	var skipped []jwks.Skipped
 	if set != "" {
 		var err error
-		if pinned, err = jwks.NewPinned([]byte(set)); err != nil {
+		if pinned, skipped, err = jwks.NewPinned([]byte(set)); err != nil {
 			r.wrong("JWKS", err)
 		}
 		if len(names) > 1 {
@@ -95,7 +97,7 @@ func readConfig(getenv func(string) string) (config, error) {
 		if at == "" {
 			at = strings.TrimSuffix(name, "/") + "/.well-known/jwks.json"
 		}
-		c.issuers = append(c.issuers, issuerConfig{name, at, pinned})
+		c.issuers = append(c.issuers, issuerConfig{name, at, pinned, skipped})
 	}
 	return c, errors.Join(r.errs...)
 }

@@ -31,7 +31,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := config{
-		issuers:        []issuerConfig{{"https://i.example/__zuplo/issuer", "https://i.example/__zuplo/issuer/.well-known/jwks.json", nil}},
+		issuers:        []issuerConfig{{"https://i.example/__zuplo/issuer", "https://i.example/__zuplo/issuer/.well-known/jwks.json", nil, nil}},
 		algorithms:     jwt.Algorithms[:],
 		leeway:         30 * time.Second,
 		principalClaim: "sub",
@@ -129,6 +129,8 @@ func TestMistakes(t *testing.T) {
 		{"JWKS", `{"keys":[]}`, "no keys"},
 		{"JWKS", secretSet, "private or symmetric"},
 		{"JWKS", `{"keys":[{"kty":"oct","kid":"s","k":"c2VjcmV0"}]}`, "private or symmetric"},
+		{"JWKS", strings.Replace(goodSet, "[", `[{"kty":"oct","kid":"s","k":"c2VjcmV0"},`, 1), "private or symmetric"},
+		{"JWKS", strings.Replace(goodSet, `"x"`, `"use":"enc","x"`, 1), "its use is not sig"},
 		{"AUDIENCE", "a,,b", "item 2 is empty"},
 		{"AUDIENCE", "a,b,a", "item 3 stands twice"},
 		{"AUDIENCE", "c2VjcmV0,c2VjcmV0", "twice"},

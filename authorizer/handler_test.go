@@ -467,6 +467,28 @@ func TestPinnedKeysAreNeverFetched(t *testing.T) {
 	}
 }
 
+// Many an issuer publishes a key for encryption beside the one that signs, and the runbook has operators pin a copy of its set.
+func TestKeyForEncryptionBesideTheOneThatSigns(t *testing.T) {
+	t.Parallel()
+	set := strings.Replace(keySet(), "[", `[{"kty":"RSA","kid":"encryption","use":"enc","alg":"RSA-OAEP","n":"AQ","e":"AQAB"},`, 1)
+	for name, env := range map[string]map[string]string{"fetched": nil, "pinned": {"JWKS": set}} {
+		s := newStand(t, env)
+		s.serve = func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, set) }
+		from := `"uri":"` + s.issuer + `/.well-known/jwks.json"`
+		if env != nil {
+			from = `"issuer":"` + s.issuer + `"`
+		}
+		s.warm(t.Context())
+		want := `"level":"WARN","msg":"key skipped",` + from + `,"kty":"RSA","kid":"encryption","why":"its use is not sig"`
+		if log := s.log.String(); strings.Count(log, want) != 1 || strings.Count(log, "skipped") != 1 {
+			t.Errorf("%s: the log lacks %s once: %s", name, want, log)
+		}
+		if _, line, err := s.invoke(t, event(sign("RS256", `{"alg":"RS256","kid":"RS256"}`, s.claims("")))); err != nil {
+			t.Errorf("%s: %v, log %v", name, err, line)
+		}
+	}
+}
+
 func TestDropRejections(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

@@ -82,6 +82,9 @@ func newAuthorizer(c config, out io.Writer, now func() time.Time) *authorizer {
 // keys returns an issuer's keys: pinned, or a cache before the issuer or, with a table, before the fleet.
 func (c *config) keys(i issuerConfig, client *http.Client, log, events *slog.Logger, now func() time.Time) keySource {
 	if i.pinned != nil {
+		for _, s := range i.skipped {
+			log.Warn("key skipped", "issuer", i.name, "kty", s.KeyType, "kid", s.KeyID, "why", s.Why)
+		}
 		return i.pinned
 	}
 	uri := issuer.Name(i.jwksURI)

@@ -9,19 +9,22 @@ import (
 // Pinned is a key set that came with the deployment. It is never fetched and never stale.
 type Pinned struct{ set *Set }
 
-// NewPinned reads a pinned set. Unlike a fetched one it must be usable whole: its author can mend it.
-func NewPinned(text []byte) (*Pinned, error) {
+// NewPinned reads a pinned set, and returns beside it the keys that cannot be used, as a copy of an issuer's set may hold
+// some. It is an error if one of them is private or symmetric, or if there is no other.
+func NewPinned(text []byte) (*Pinned, []Skipped, error) {
 	set, skipped, err := Parse(text)
-	if err != nil {
-		return nil, err
+	for _, s := range skipped {
+		if s.Why == secret {
+			return nil, nil, s
+		}
 	}
-	if len(skipped) > 0 {
-		return nil, skipped[0]
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case set.entries == 0:
+		return nil, nil, errors.New("no keys in it")
 	}
-	if set.entries == 0 {
-		return nil, errors.New("no keys in it")
-	}
-	return &Pinned{set}, nil
+	return &Pinned{set}, skipped, nil
 }
 
 // Keys returns the keys under kid that fit alg, and whether the set has that kid. It has no errors.

@@ -419,26 +419,38 @@ func TestSaltOfPSS(t *testing.T) {
 
 func TestPinned(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ name, text, err string }{
-		{"good", string(setOf(public("Ed25519"))), ""},
-		{"not JSON", "{", "not a JSON object"},
-		{"empty", `{"keys":[]}`, "no keys"},
-		{"one of two unusable", string(setOf(public("Ed25519"), with(public("RSA"), map[string]any{"d": "AQ"}))), "private or symmetric"},
+	type m = map[string]any
+	good := public("Ed25519")
+	encryption := with(public("RSA"), m{"kid": "e", "use": "enc"})
+	private := with(public("RSA"), m{"kid": "p", "d": "AQ"})
+	for _, c := range []struct {
+		name, text string
+		skipped    []Skipped
+		err        string
+	}{
+		{"good", string(setOf(good)), nil, ""},
+		{"a key for encryption beside it", string(setOf(encryption, good)), []Skipped{{"RSA", "e", "its use is not sig"}}, ""},
+		{"not JSON", "{", nil, "not a JSON object"},
+		{"empty", `{"keys":[]}`, nil, "no keys"},
+		{"nothing usable", string(setOf(encryption)), nil, "its use is not sig"},
+		{"a private key", string(setOf(good, private)), nil, `kid "p": ` + secret},
+		{"a private key, and nothing usable", string(setOf(encryption, private)), nil, `kid "p": ` + secret},
+		{"a symmetric key", string(setOf(good, m{"kty": "oct", "k": "AQ"})), nil, secret},
 	} {
-		p, err := NewPinned([]byte(c.text))
+		p, skipped, err := NewPinned([]byte(c.text))
 		switch {
 		case c.err != "":
-			if err == nil || !strings.Contains(err.Error(), c.err) {
-				t.Errorf("%s: %v, want %q", c.name, err, c.err)
+			if p != nil || err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%s: %v, %v, want %q", c.name, p, err, c.err)
 			}
-		case err != nil:
-			t.Errorf("%s: %v", c.name, err)
+		case err != nil || !slices.Equal(skipped, c.skipped):
+			t.Errorf("%s: skipped %v, %v, want %v", c.name, skipped, err, c.skipped)
 		default:
 			if fit, known, err := p.Keys(t.Context(), "k", "EdDSA"); len(fit) != 1 || !known || err != nil {
-				t.Errorf("%d, %v, %v", len(fit), known, err)
+				t.Errorf("%s: %d, %v, %v", c.name, len(fit), known, err)
 			}
 			if _, ok := p.Age(); ok {
-				t.Error("it has an age")
+				t.Errorf("%s: it has an age", c.name)
 			}
 		}
 	}
