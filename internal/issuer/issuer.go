@@ -18,7 +18,13 @@ import (
 	"zuplo-lambda-authorizer/internal/keycache"
 )
 
-const maxBody = 1 << 20 // bytes of a JWKS reply
+// Version is the authorizer's, which template.yaml publishes.
+const Version = "1.0.0"
+
+const (
+	userAgent = "zuplo-lambda-authorizer/" + Version // of our own, because filters block those of libraries
+	maxBody   = 1 << 20                              // bytes of a JWKS reply
+)
 
 // A Source is the issuer itself, as a keycache.Source.
 type Source struct {
@@ -39,8 +45,9 @@ func (s Source) Find(ctx context.Context, w keycache.Want) (found keycache.Found
 	ctx, cancel := context.WithTimeout(ctx, keycache.FetchTime)
 	defer cancel()
 	found.Asked = s.Now().Round(0)
+	var encoded bool
 	err = keycache.Safely(s.Log, "fetching keys", func() (err error) {
-		found.Text, err = s.fetch(ctx)
+		found.Text, encoded, err = s.fetch(ctx)
 		return err
 	})
 	if err != nil {
@@ -48,34 +55,39 @@ func (s Source) Find(ctx context.Context, w keycache.Want) (found keycache.Found
 	}
 	found.Sent = found.Asked
 	if found.Set, err = w.Judge(found.Text); err != nil {
+		if encoded {
+			err = fmt.Errorf("it has a Content-Encoding that was not asked for: %w", err)
+		}
 		return keycache.Found{Asked: found.Asked}, fmt.Errorf("reading the reply: %w", err)
 	}
 	return found, nil
 }
 
-// fetch asks for the key set. Its errors do not name the URI.
-func (s Source) fetch(ctx context.Context) ([]byte, error) {
+// fetch asks for the key set. encoded says that the reply claims a Content-Encoding: gzip, which net/http asks for, is undone
+// here already. Its errors do not name the URI.
+func (s Source) fetch(ctx context.Context) (body []byte, encoded bool, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URI, nil)
 	if err != nil {
-		return nil, fmt.Errorf("fetching: %w", unquoted(err))
+		return nil, false, fmt.Errorf("fetching: %w", unquoted(err))
 	}
 	req.Header.Set("Accept", "application/jwk-set+json, application/json")
+	req.Header.Set("User-Agent", userAgent)
 	resp, err := s.Client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("fetching: %w", unquoted(err))
+		return nil, false, fmt.Errorf("fetching: %w", unquoted(err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("fetching: status %d", resp.StatusCode)
+		return nil, false, fmt.Errorf("fetching: status %d", resp.StatusCode)
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if err != nil {
-		return nil, fmt.Errorf("reading the reply: %w", unquoted(err))
+		return nil, false, fmt.Errorf("reading the reply: %w", unquoted(err))
 	}
 	if len(body) > maxBody {
-		return nil, fmt.Errorf("reading the reply: more than %d bytes", maxBody)
+		return nil, false, fmt.Errorf("reading the reply: more than %d bytes", maxBody)
 	}
-	return body, nil
+	return body, resp.Header.Get("Content-Encoding") != "", nil
 }
 
 // NewClient returns an HTTP client for keys: without redirects, because they are where the configuration says, and, unless

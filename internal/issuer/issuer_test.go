@@ -2,6 +2,7 @@ package issuer_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
@@ -15,12 +16,15 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 
 	"zuplo-lambda-authorizer/internal/issuer"
 	"zuplo-lambda-authorizer/internal/jwks"
@@ -51,6 +55,12 @@ func TestFetch(t *testing.T) {
 		{"HTML", 200, "<!DOCTYPE html>", "not a JSON object"},
 		{"nothing", 200, "", "not a JSON object"},
 		{"none usable", 200, `{"keys":[{"kty":"oct","kid":"s"}]}`, "none of its 1 keys"},
+		{"gzip", 200, compressed(good), ""},
+		{"more than 1 MiB in gzip", 200, compressed(big(1<<20 + 1)), "more than 1048576 bytes"},
+		{"gzip that is none", 200, good, "reading the reply: gzip: invalid header"},
+		{"Content-Encoding: br", 200, "\x1b\x03\x00", "reading the reply: it has a Content-Encoding that was not asked for: not a JSON object"},
+		{"Content-Encoding: utf-8", 200, good, ""}, // a common mistake, which harms nobody
+		{"Content-Encoding: utf-8, and nothing usable", 200, "{}", `not asked for: no "keys" array`},
 		{"cut off", 200, "", "reading the reply: unexpected EOF"},
 		{"reset", 0, "", "fetching: EOF"},
 		{"a header beyond 64 KiB", 200, good, "exceeded 65536 bytes"},
@@ -68,13 +78,18 @@ func TestFetch(t *testing.T) {
 					panic(http.ErrAbortHandler)
 				case strings.HasPrefix(c.name, "a header"):
 					w.Header().Set("X-Filler", strings.Repeat("x", 66<<10))
+				case strings.Contains(c.name, "gzip"):
+					w.Header().Set("Content-Encoding", "gzip")
+				case strings.HasPrefix(c.name, "Content-Encoding: "):
+					w.Header().Set("Content-Encoding", strings.Fields(c.name)[1])
 				case c.name == "cut off":
 					w.Header().Set("Content-Length", "100")
 				case c.status/100 == 3:
 					w.Header().Set("Location", "/elsewhere")
 				}
-				if r.ProtoMajor != 1 || r.Method != "GET" || r.Header.Get("Accept") != "application/jwk-set+json, application/json" {
-					t.Errorf("%s by %s, Accept: %s", r.Method, r.Proto, r.Header.Get("Accept"))
+				if r.ProtoMajor != 1 || r.Method != "GET" || r.Header.Get("Accept") != "application/jwk-set+json, application/json" ||
+					r.Header.Get("Accept-Encoding") != "gzip" || r.UserAgent() != "zuplo-lambda-authorizer/"+issuer.Version {
+					t.Errorf("%s by %s, %v", r.Method, r.Proto, r.Header)
 				}
 				w.WriteHeader(c.status)
 				io.WriteString(w, c.body)
@@ -110,6 +125,33 @@ func TestFetch(t *testing.T) {
 				t.Errorf("%d of two TLS sessions were resumed: a handshake anew costs twice the CPU", n)
 			}
 		})
+	}
+}
+
+func compressed(text string) string {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	io.WriteString(w, text)
+	w.Close()
+	return b.String()
+}
+
+// The version is written in two places, because the template cannot read the code.
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../template.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var template struct {
+		Metadata struct {
+			Application struct {
+				SemanticVersion string `yaml:"SemanticVersion"`
+			} `yaml:"AWS::ServerlessRepo::Application"`
+		} `yaml:"Metadata"`
+	}
+	if err := yaml.Unmarshal(text, &template); err != nil || template.Metadata.Application.SemanticVersion != issuer.Version {
+		t.Errorf("the template has version %q, %v; requests for keys say %q", template.Metadata.Application.SemanticVersion, err, issuer.Version)
 	}
 }
 
