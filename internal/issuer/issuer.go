@@ -21,10 +21,10 @@ import (
 // Version is the authorizer's, which template.yaml publishes.
 const Version = "1.0.0"
 
-const (
-	userAgent = "zuplo-lambda-authorizer/" + Version // of our own, because filters block those of libraries
-	maxBody   = 1 << 20                              // bytes of a JWKS reply
-)
+// UserAgent is what requests carry, because filters block the names of libraries.
+const UserAgent = "zuplo-lambda-authorizer/" + Version
+
+const maxBody = 1 << 20 // bytes of a JWKS reply
 
 // A Source is the issuer itself, as a keycache.Source.
 type Source struct {
@@ -71,7 +71,7 @@ func (s Source) fetch(ctx context.Context) (body []byte, encoded bool, err error
 		return nil, false, fmt.Errorf("fetching: %w", unquoted(err))
 	}
 	req.Header.Set("Accept", "application/jwk-set+json, application/json")
-	req.Header.Set("User-Agent", userAgent)
+	req.Header.Set("User-Agent", UserAgent)
 	resp, err := s.Client.Do(req)
 	if err != nil {
 		return nil, false, fmt.Errorf("fetching: %w", unquoted(err))

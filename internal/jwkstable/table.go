@@ -110,6 +110,7 @@ func New(getenv func(string) string, name string) (*Table, error) {
 	}
 
 	return &Table{name: name, time: callTime, client: dynamodb.New(dynamodb.Options{
+		AppID:        issuer.UserAgent,
 		Region:       region,
 		BaseEndpoint: endpoint,
 		Credentials:  aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return credentials, nil }),

@@ -23,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
 	"zuplo-lambda-authorizer/internal/fleet"
+	"zuplo-lambda-authorizer/internal/issuer"
 )
 
 const (
@@ -276,6 +277,9 @@ func TestRequests(t *testing.T) {
 			c := calls()[0]
 			equal(t, "target", c.Header.Get("X-Amz-Target"), "DynamoDB_20120810."+row.target)
 			equal(t, "protocol", c.Proto, "HTTP/1.1")
+			if agent := c.Header.Get("User-Agent"); !strings.Contains(agent, " app/zuplo-lambda-authorizer-"+issuer.Version) {
+				t.Errorf("user agent %s", agent)
+			}
 			equal(t, "session token", c.Header.Get("X-Amz-Security-Token"), "secret-session")
 			if auth := c.Header.Get("Authorization"); !strings.Contains(auth, "Credential=secretid/") || !strings.Contains(auth, "/eu-west-3/dynamodb/aws4_request") {
 				t.Errorf("signed as %s", auth)
