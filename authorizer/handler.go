@@ -98,6 +98,9 @@ func (a *authorizer) conclude(ctx context.Context, start time.Time, t jwt.Token,
 	case errors.As(err, &rejection):
 		verdict = "reject"
 		attrs = append(attrs, slog.String("reason", string(rejection.Reason)))
+		if rejection.Detail != jwt.NoDetail {
+			attrs = append(attrs, slog.String("detail", string(rejection.Detail)))
+		}
 		err = errUnauthorized
 	default:
 		level, verdict = slog.LevelError, "fault"

@@ -237,7 +237,7 @@ func TestAllow(t *testing.T) {
 					t.Errorf("%s is %v in the log, want %v", name, line[name], value)
 				}
 			}
-			if line["reason"] != nil || line["error"] != nil {
+			if line["reason"] != nil || line["detail"] != nil || line["error"] != nil {
 				t.Errorf("log %v", line)
 			}
 		})
@@ -264,20 +264,25 @@ func TestReject(t *testing.T) {
 	for _, c := range []struct {
 		name, header string
 		claims       func(string) string
-		reason       string
+		reason       string   // and the detail, if any
 		log          []string // members that the line has besides
 		env          map[string]string
 	}{
-		{"malformed", `{"alg":"EdDSA","kid":"EdDSA","crit":[]}`, nil, "malformed", []string{"alg", "kid"}, nil},
+		{"malformed", `{"alg":"EdDSA","kid":"EdDSA","crit":[]}`, nil, "malformed crit", []string{"alg", "kid"}, nil},
+		{"a token of 9 KB", header, swap(`"sub"`, `"filler":"`+strings.Repeat("x", 9000)+`","sub"`), "malformed size", nil, nil},
+		{"typ", `{"alg":"EdDSA","kid":"EdDSA","typ":"JOSE"}`, nil, "malformed typ", []string{"alg", "kid"}, nil},
 		{"algorithm", `{"alg":"HS256","kid":"EdDSA"}`, nil, "algorithm", []string{"kid"}, nil},
 		{"algorithm that is not accepted", header, nil, "algorithm", []string{"kid"}, map[string]string{"ALGORITHMS": "RS256"}},
 		{"no kid", `{"alg":"EdDSA"}`, nil, "kid", []string{"alg"}, nil},
 		{"issuer", header, swap(`"iss":"http`, `"iss":"canary`), "issuer", []string{"alg", "kid"}, nil},
+		{"issuer with a slash", header, swap(`","aud"`, `/","aud"`), "issuer trailing_slash", []string{"alg", "kid"}, nil},
 		{"expired", header, swap(`"exp":`, `"exp":1,"was":`), "expired", []string{"alg", "kid", "issuer"}, nil},
 		{"unknown key", `{"alg":"EdDSA","kid":"other"}`, nil, "unknown_key", []string{"alg", "kid", "issuer", "keys_age_s"}, nil},
-		{"key of another algorithm", `{"alg":"EdDSA","kid":"RS256"}`, nil, "algorithm", []string{"alg", "kid", "issuer", "keys_age_s"}, nil},
+		{"key of another algorithm", `{"alg":"EdDSA","kid":"RS256"}`, nil, "key", []string{"alg", "kid", "issuer", "keys_age_s"}, nil},
 		{"not yet valid", header, swap(`"sub"`, `"nbf":9e9,"sub"`), "not_yet_valid", []string{"alg", "kid", "issuer", "keys_age_s"}, nil},
 		{"audience", header, swap(`"us"`, `"canary"`), "audience", []string{"alg", "kid", "issuer", "keys_age_s"}, nil},
+		{"audience in another case", header, swap(`"us"`, `"US"`), "audience case", []string{"alg", "kid", "issuer", "keys_age_s"}, nil},
+		{"no audience", header, swap(`"aud"`, `"canary"`), "audience absent", []string{"alg", "kid", "issuer", "keys_age_s"}, nil},
 		{"too old", header, nil, "too_old", []string{"alg", "kid", "issuer", "keys_age_s"}, map[string]string{"MAX_TOKEN_AGE": "1s", "LEEWAY": "0"}},
 		{"signature", header, nil, "signature", []string{"alg", "kid", "issuer", "keys_age_s"}, nil},
 	} {
@@ -300,7 +305,11 @@ func TestReject(t *testing.T) {
 			if err == nil || err.Error() != "Unauthorized" || answer != nil {
 				t.Fatalf("%s, %v", answer, err)
 			}
-			if line["verdict"] != "reject" || line["reason"] != c.reason || line["error"] != nil {
+			got := line["reason"]
+			if detail, ok := line["detail"]; ok {
+				got = fmt.Sprint(got, " ", detail)
+			}
+			if line["verdict"] != "reject" || got != c.reason || line["error"] != nil {
 				t.Errorf("log %v, want %s", line, c.reason)
 			}
 			for _, name := range []string{"alg", "kid", "issuer", "keys_age_s"} {

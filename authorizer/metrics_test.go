@@ -166,6 +166,7 @@ func TestMetrics(t *testing.T) {
 		{name: "issuer", claims: swap(`"iss":"`, `"iss":"https://other.example`), want: []string{"Rejected", "RejectedIssuer"}},
 		{name: "audience", warm: true, claims: swap(`"us"`, `"them"`), want: []string{"Rejected", "RejectedAudience"}},
 		{name: "unknown_key", warm: true, header: `{"alg":"EdDSA","kid":"x"}`, want: []string{"FetchesOk", "Rejected", "RejectedUnknownKey"}},
+		{name: "key", warm: true, header: `{"alg":"EdDSA","kid":"RS256"}`, want: []string{"Rejected", "RejectedKey"}},
 		{name: "signature", warm: true, token: forged, want: []string{"Rejected", "RejectedSignature"}},
 	}
 	reasons := map[string]bool{}
@@ -224,7 +225,7 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	for _, r := range []jwt.Reason{
-		jwt.Malformed, jwt.Algorithm, jwt.KeyID, jwt.Issuer, jwt.Expired, jwt.NotYetValid, jwt.Audience, jwt.UnknownKey, jwt.Signature, jwt.TooOld,
+		jwt.Malformed, jwt.Algorithm, jwt.KeyID, jwt.Issuer, jwt.Expired, jwt.NotYetValid, jwt.Audience, jwt.UnknownKey, jwt.UnfitKey, jwt.Signature, jwt.TooOld,
 	} {
 		if !reasons[string(r)] {
 			t.Errorf("no row ends in %s", r)

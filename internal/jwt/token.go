@@ -35,14 +35,17 @@ func bearer(authorization string) (token string, ok bool) {
 
 // parseCompact splits and decodes token. What it accepts has one spelling only: encoding the parts anew
 // gives the same bytes.
-func parseCompact(token string) (c compact, ok bool) {
-	if len(token) > maxTokenBytes || strings.ContainsAny(token, "\r\n") {
-		return c, false // base64 skips CR and LF, even when strict
+func parseCompact(token string) (c compact, err error) {
+	if len(token) > maxTokenBytes {
+		return c, reject(Malformed, Size)
+	}
+	if strings.ContainsAny(token, "\r\n") { // base64 skips them, even when strict
+		return c, reject(Malformed, Form)
 	}
 	header, rest, _ := strings.Cut(token, ".")
 	payload, signature, _ := strings.Cut(rest, ".") // a fourth segment leaves a dot in the signature, which is not base64url
 	if header == "" || payload == "" || signature == "" {
-		return c, false
+		return c, reject(Malformed, Form)
 	}
 	buf := make([]byte, 0, len(token))
 	for _, part := range []struct {
@@ -50,14 +53,13 @@ func parseCompact(token string) (c compact, ok bool) {
 		to   *[]byte
 	}{{header, &c.header}, {payload, &c.payload}, {signature, &c.signature}} {
 		start := len(buf)
-		var err error
 		if buf, err = base64.RawURLEncoding.Strict().AppendDecode(buf, []byte(part.text)); err != nil {
-			return c, false
+			return c, reject(Malformed, Form)
 		}
 		*part.to = buf[start:]
 	}
 	c.signed = token[:len(header)+1+len(payload)]
-	return c, true
+	return c, nil
 }
 
 // A Member is one member of a JSON object: its unescaped name and its value as it was spelled.
@@ -131,8 +133,11 @@ type header struct {
 	critical      bool // a crit or b64 member, whatever its value
 }
 
-func parseHeader(data []byte) (h header, ok bool) {
+func parseHeader(data []byte) (h header, err error) {
 	members, ok := parseObject(data)
+	if !ok {
+		return h, reject(Malformed, JSON)
+	}
 	for _, m := range members {
 		switch m.Name {
 		case "alg":
@@ -146,14 +151,20 @@ func parseHeader(data []byte) (h header, ok bool) {
 			h.critical = true
 		}
 	}
-	return h, ok
+	if !ok {
+		return h, reject(Malformed, Type)
+	}
+	return h, nil
 }
 
-func parseClaims(payload []byte) (c Claims, ok bool) {
-	c.JSON = payload
+func parseClaims(payload []byte) (c Claims, err error) {
+	members, ok := parseObject(payload)
+	if !ok {
+		return c, reject(Malformed, JSON)
+	}
+	c.JSON, c.Members = payload, members
 	c.expiry, c.notBefore, c.issuedAt = math.Inf(-1), math.Inf(-1), math.Inf(-1)
-	c.Members, ok = parseObject(payload)
-	for _, m := range c.Members {
+	for _, m := range members {
 		switch m.Name {
 		case "iss":
 			c.issuer, ok = text(m.Value, ok)
@@ -167,7 +178,10 @@ func parseClaims(payload []byte) (c Claims, ok bool) {
 			c.audience, ok = texts(m.Value, ok)
 		}
 	}
-	return c, ok
+	if !ok {
+		return c, reject(Malformed, Type)
+	}
+	return c, nil
 }
 
 // text, date and texts read one value and carry on whether everything before was right.

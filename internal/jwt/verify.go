@@ -2,6 +2,8 @@ package jwt
 
 import (
 	"context"
+	"iter"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -15,24 +17,53 @@ type Reason string
 
 const (
 	Malformed   Reason = "malformed"     // not a token at all, or one with a member of the wrong type
-	Algorithm   Reason = "algorithm"     // alg not accepted, or no key of that kid fits it
+	Algorithm   Reason = "algorithm"     // alg not accepted
 	KeyID       Reason = "kid"           // no kid
 	Issuer      Reason = "issuer"        // iss absent or not configured
 	Expired     Reason = "expired"       // exp absent or past
 	NotYetValid Reason = "not_yet_valid" // nbf or iat in the future
 	Audience    Reason = "audience"      // aud names none of ours
 	UnknownKey  Reason = "unknown_key"   // the issuer has no key of that kid
+	UnfitKey    Reason = "key"           // it has, but none that can be used for this alg
 	Signature   Reason = "signature"     // no key verifies it
 	TooOld      Reason = "too_old"       // iat absent or older than the maximum age
 )
 
+// A Detail says more about a Reason. It is one of these, so that nothing of the caller's gets into a log with it.
+type Detail string
+
+const (
+	NoDetail Detail = ""
+
+	// of Malformed
+	Size Detail = "size" // longer than 8 KiB
+	Form Detail = "form" // not a Bearer token in three parts of base64url
+	JSON Detail = "json" // header or payload is not a JSON object, or not a strict one
+	Type Detail = "type" // a member has the wrong type
+	Crit Detail = "crit" // crit or b64 in the header
+	Typ  Detail = "typ"  // typ is not JWT or at+jwt
+
+	// of Issuer and Audience
+	Absent        Detail = "absent"         // or empty
+	TrailingSlash Detail = "trailing_slash" // it, or the lack of one, is all that differs from one of ours
+	Case          Detail = "case"           // all that differs, except perhaps a trailing slash
+)
+
 // A Rejection is the verdict that the token is at fault. Every other error of Verify means that we could
 // not know.
-type Rejection struct{ Reason Reason }
+type Rejection struct {
+	Reason Reason
+	Detail Detail
+}
 
-func (r *Rejection) Error() string { return "token rejected: " + string(r.Reason) }
+func (r *Rejection) Error() string {
+	if r.Detail == NoDetail {
+		return "token rejected: " + string(r.Reason)
+	}
+	return "token rejected: " + string(r.Reason) + ", " + string(r.Detail)
+}
 
-func reject(r Reason) error { return &Rejection{r} }
+func reject(r Reason, d Detail) error { return &Rejection{r, d} }
 
 // A KeySource knows the keys of one issuer.
 type KeySource interface {
@@ -107,19 +138,19 @@ func (c *Claims) Principal(name string) string {
 func (v *Verifier) Verify(ctx context.Context, authorization string) (t Token, err error) {
 	token, ok := bearer(authorization)
 	if !ok {
-		return t, reject(Malformed)
+		return t, reject(Malformed, Form)
 	}
-	c, ok := parseCompact(token)
-	if !ok {
-		return t, reject(Malformed)
+	c, err := parseCompact(token)
+	if err != nil {
+		return t, err
 	}
-	h, ok := parseHeader(c.header)
-	if !ok {
-		return t, reject(Malformed)
+	h, err := parseHeader(c.header)
+	if err != nil {
+		return t, err
 	}
-	claims, ok := parseClaims(c.payload)
-	if !ok {
-		return t, reject(Malformed)
+	claims, err := parseClaims(c.payload)
+	if err != nil {
+		return t, err
 	}
 	now := v.Now()
 
@@ -127,24 +158,27 @@ func (v *Verifier) Verify(ctx context.Context, authorization string) (t Token, e
 	t.Kid = h.kid
 	alg := CanonicalAlgorithm(h.alg)
 	if !slices.Contains(v.Algorithms, alg) {
-		return t, reject(Algorithm)
+		return t, reject(Algorithm, NoDetail)
 	}
 	t.Alg = alg
 	if h.kid == "" {
-		return t, reject(KeyID)
+		return t, reject(KeyID, NoDetail)
 	}
-	if h.critical || h.hasTyp && !isJWT(h.typ) {
-		return t, reject(Malformed)
+	if h.critical {
+		return t, reject(Malformed, Crit)
+	}
+	if h.hasTyp && !isJWT(h.typ) {
+		return t, reject(Malformed, Typ)
 	}
 
 	// Yet unverified: this only spares the rest for tokens that cannot pass.
 	issuer, ok := v.Issuers[claims.issuer]
 	if !ok {
-		return t, reject(Issuer)
+		return t, reject(Issuer, hint([]string{claims.issuer}, maps.Keys(v.Issuers)))
 	}
 	t.Issuer = claims.issuer
 	if !before(now, claims.expiry+v.Leeway.Seconds()) {
-		return t, reject(Expired)
+		return t, reject(Expired, NoDetail)
 	}
 
 	fit, known, err := issuer.Keys(ctx, h.kid, alg)
@@ -152,17 +186,17 @@ func (v *Verifier) Verify(ctx context.Context, authorization string) (t Token, e
 	case err != nil:
 		return t, err
 	case !known:
-		return t, reject(UnknownKey)
+		return t, reject(UnknownKey, NoDetail)
 	case len(fit) == 0:
-		return t, reject(Algorithm)
+		return t, reject(UnfitKey, NoDetail)
 	}
 	signed := []byte(c.signed)
 	if !slices.ContainsFunc(fit, func(k Key) bool { return k(signed, c.signature) }) {
-		return t, reject(Signature)
+		return t, reject(Signature, NoDetail)
 	}
 
-	if reason := v.checkClaims(&claims, now); reason != "" {
-		return t, reject(reason)
+	if err := v.checkClaims(&claims, now); err != nil {
+		return t, err
 	}
 	t.Claims = claims
 	t.Expires = claims.expiry + v.Leeway.Seconds()
@@ -173,19 +207,38 @@ func (v *Verifier) Verify(ctx context.Context, authorization string) (t Token, e
 }
 
 // checkClaims returns why verified claims are refused at now, or nothing (RFC 7519 §4.1).
-func (v *Verifier) checkClaims(c *Claims, now time.Time) Reason {
+func (v *Verifier) checkClaims(c *Claims, now time.Time) error {
 	leeway := v.Leeway.Seconds()
 	switch {
 	case before(now, c.notBefore-leeway):
-		return NotYetValid
+		return reject(NotYetValid, NoDetail)
 	case before(now, c.issuedAt-leeway):
-		return NotYetValid
+		return reject(NotYetValid, NoDetail)
 	case len(v.Audiences) > 0 && !slices.ContainsFunc(c.audience, func(a string) bool { return slices.Contains(v.Audiences, a) }):
-		return Audience
+		return reject(Audience, hint(c.audience, slices.Values(v.Audiences)))
 	case v.MaxTokenAge > 0 && !before(now, c.issuedAt+v.MaxTokenAge.Seconds()+leeway):
-		return TooOld
+		return reject(TooOld, NoDetail)
 	}
-	return ""
+	return nil
+}
+
+// hint says how close a claim's values come to what is accepted, of which they have none.
+func hint(values []string, accepted iter.Seq[string]) Detail {
+	if strings.Join(values, "") == "" {
+		return Absent
+	}
+	detail := NoDetail
+	for want := range accepted {
+		for _, value := range values {
+			switch value, want := strings.TrimSuffix(value, "/"), strings.TrimSuffix(want, "/"); {
+			case value == want:
+				return TrailingSlash
+			case strings.EqualFold(value, want):
+				detail = Case
+			}
+		}
+	}
+	return detail
 }
 
 // isJWT reports whether typ is a media type of ours, in any case and with or without the application

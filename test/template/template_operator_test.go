@@ -58,7 +58,7 @@ func TestMonitoringIsOneParameter(t *testing.T) {
 	tmpl := template(t)
 	equal(t, "condition Monitored", at(tmpl, "Conditions", "Monitored"), object{"Fn::Equals": []any{ref("Monitoring"), "true"}})
 	equal(t, "condition Alerting", at(tmpl, "Conditions", "Alerting"), given("AlarmTopic"))
-	for kind, n := range map[string]int{"AWS::Logs::MetricFilter": 14, "AWS::CloudWatch::Alarm": 6, "AWS::CloudWatch::Dashboard": 1} {
+	for kind, n := range map[string]int{"AWS::Logs::MetricFilter": 15, "AWS::CloudWatch::Alarm": 6, "AWS::CloudWatch::Dashboard": 1} {
 		found := resourcesOf(tmpl, kind)
 		equal(t, kind, len(found), n)
 		for id, r := range found {
@@ -240,6 +240,7 @@ func TestAlarms(t *testing.T) {
 		{"a rejection whose line falls into the next minute", []minute{{"Errors": 1}, {"Errors": 0, "Rejected": 1}}, nil},
 		{"a forger", twice(minute{"Errors": 21, "Rejected": 21, "RejectedUnknownKey": 11, "RejectedSignature": 10}), []string{forged}},
 		{"signatures alone", twice(minute{"Errors": 21, "Rejected": 21, "RejectedSignature": 21}), []string{forged}},
+		{"the issuer's key cannot be used: nobody forges", thrice(minute{"Errors": 100, "Rejected": 100, "RejectedKey": 100}), nil},
 		{"a few forgeries", twice(minute{"Errors": 20, "Rejected": 20, "RejectedUnknownKey": 20}), nil},
 		{"one fetch that failed", []minute{{"FetchesFailed": 1}, {"FetchesFailed": 1}, {"FetchesOk": 1}}, nil},
 		{"fetches that Lambda freezes, again and again", thrice(minute{"Allowed": 9, "FetchesFrozen": 1}), []string{failing}},
