@@ -214,6 +214,7 @@ func TestSharedTable(t *testing.T) {
 			}
 		}
 	}
+	env["JWKS_TABLE"] = "keys"
 	for stale, why := range map[string]string{"11s": "", "10.999s": "JWKS_MAX_STALE: 10.999s is not within 11s to 168h0m0s", "1s": "JWKS_MAX_STALE: 1s is not within"} {
 		maps.Copy(env, map[string]string{"JWKS_TTL": "1s", "JWKS_MAX_STALE": stale})
 		if _, err := read(env); (err == nil) != (why == "") || err != nil && !strings.HasPrefix(err.Error(), why) {
