@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,7 +12,7 @@ import (
 	"time"
 )
 
-// The event files name their verdict: allow-ALG, reject-REASON, fault-WHY. env.json has the settings that go with them.
+// The event files name their verdict: allow-ALG, reject-REASON, reject-REASON-DETAIL, fault-WHY. env.json has the settings that go with them.
 func TestEventFiles(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../events/env.json")
@@ -37,8 +38,11 @@ func TestEventFiles(t *testing.T) {
 				answer, err := newAuthorizer(c, &log, func() time.Time { return day }).Invoke(context.Background(), payload)
 				var line map[string]any
 				must(json.Unmarshal(log.Bytes(), &line))
-				reason, _ := line["reason"].(string)
-				if line["verdict"] != verdict || verdict == "reject" && !strings.HasPrefix(what+"-", reason+"-") {
+				why := fmt.Sprint(line["reason"])
+				if detail, ok := line["detail"]; ok {
+					why = fmt.Sprint(why, "-", detail)
+				}
+				if line["verdict"] != verdict || verdict == "reject" && why != what {
 					t.Errorf("%s in %d: %s", file, day.Year(), &log)
 				}
 				if alg, _ := line["alg"].(string); verdict == "allow" && (!strings.EqualFold(alg, what) || !bytes.Contains(answer, []byte(`"principalId":"consumer-`+alg+`"`)) || err != nil) {
@@ -47,7 +51,7 @@ func TestEventFiles(t *testing.T) {
 			}
 		}
 	}
-	if counts["allow"] != 10 || counts["reject"] != 11 || counts["fault"] != 2 {
-		t.Errorf("%v event files, want 10 for allow, 11 for reject, 2 for fault", counts)
+	if counts["allow"] != 10 || counts["reject"] != 12 || counts["fault"] != 2 {
+		t.Errorf("%v event files, want 10 for allow, 12 for reject, 2 for fault", counts)
 	}
 }

@@ -498,6 +498,22 @@ func TestKeyForEncryptionBesideTheOneThatSigns(t *testing.T) {
 	}
 }
 
+// A kid whose key was skipped is known: no fetch, and no word of the token's alg.
+func TestKeyThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, nil)
+	set := strings.Replace(keySet(), "[", `[{"kty":"EC","crv":"P-256","kid":"short","x":"`+b64(make([]byte, 31))+`","y":"`+b64(make([]byte, 32))+`"},`, 1)
+	s.serve = func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, set) }
+	s.warm(t.Context())
+	if log, want := s.log.String(), `"kid":"short","why":"its x has 31 bytes, P-256 has 32 (RFC 7518 §6.2.1.2)"`; !strings.Contains(log, want) {
+		t.Errorf("the log lacks %s: %s", want, log)
+	}
+	_, line, err := s.invoke(t, event(sign("ES256", `{"alg":"ES256","kid":"short"}`, s.claims(""))))
+	if err != errUnauthorized || line["reason"] != "key" || line["alg"] != "ES256" || s.asked != 1 {
+		t.Errorf("%v after %d requests, log %v", err, s.asked, line)
+	}
+}
+
 func TestDropRejections(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

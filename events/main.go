@@ -74,13 +74,14 @@ func all() map[string]any {
 		"expired":        keys.token("EdDSA", nil, object{"exp": issuedAt.Unix()}),
 		"not_yet_valid":  keys.token("EdDSA", nil, object{"nbf": in2100.Unix() - 1}),
 		"audience":       keys.token("EdDSA", nil, object{"aud": "another-upstream"}),
+		"key":            keys.token("EdDSA", object{"kid": kid("RS256")}, nil),
 		"unknown_key":    keys.token("EdDSA", object{"kid": "withdrawn"}, nil),
 		"signature":      good[:dot+1] + strings.Repeat("A", len(good)-dot-1),
 		"too_old":        keys.token("EdDSA", nil, object{"iat": nil}),
 	} {
 		files["reject-"+reason] = tokenEvent(token)
 	}
-	files["reject-malformed-empty"] = object{"type": "TOKEN", "authorizationToken": "", "methodArn": stage + "/GET/protected"}
+	files["reject-malformed-form"] = object{"type": "TOKEN", "authorizationToken": "", "methodArn": stage + "/GET/protected"}
 	files["fault-request-event"] = object{"type": "REQUEST", "methodArn": stage + "/GET/protected", "headers": object{"Authorization": "Bearer " + good}}
 	files["fault-method-arn"] = object{"type": "TOKEN", "authorizationToken": "Bearer " + good, "methodArn": "arn:aws:execute-api:us-east-1:123456789012:abcdef1234"}
 
