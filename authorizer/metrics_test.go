@@ -125,6 +125,38 @@ func TestFilterPattern(t *testing.T) {
 	}
 }
 
+var (
+	allReasons = []jwt.Reason{
+		jwt.Malformed, jwt.Algorithm, jwt.KeyID, jwt.Issuer, jwt.Expired, jwt.NotYetValid, jwt.Audience, jwt.UnknownKey, jwt.UnfitKey, jwt.Signature, jwt.TooOld,
+	}
+	allDetails = []jwt.Detail{jwt.Size, jwt.Form, jwt.JSON, jwt.Type, jwt.Crit, jwt.Typ, jwt.Absent, jwt.TrailingSlash, jwt.Case}
+)
+
+// README says what each reason and detail means, and the runbook what to do about it.
+func TestReasonsAreExplained(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../README.md")
+	must(err)
+	runbook, err := os.ReadFile("../docs/operations.md")
+	must(err)
+	_, chapter, _ := strings.Cut(string(runbook), "\n## Tokens that are refused\n")
+	chapter, _, _ = strings.Cut(chapter, "\n## ")
+	forgers := []jwt.Reason{jwt.UnknownKey, jwt.Signature} // have an alarm's chapter
+	for _, r := range allReasons {
+		if !strings.Contains(string(readme), "\n| `"+string(r)+"` |") {
+			t.Errorf("README does not explain %s", r)
+		}
+		if !strings.Contains(chapter, "`"+string(r)+"`") && !slices.Contains(forgers, r) {
+			t.Errorf("the runbook does not explain %s", r)
+		}
+	}
+	for _, d := range allDetails {
+		if !strings.Contains(string(readme), "`"+string(d)+"`") || !strings.Contains(chapter, "`"+string(d)+"`") {
+			t.Errorf("README or the runbook does not explain %s", d)
+		}
+	}
+}
+
 // Each line that the authorizer writes is counted by the metrics meant for it and by no other.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
@@ -224,9 +256,7 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%s is counted as %v, want %v, in\n%s", c.name, got, c.want, s.log)
 		}
 	}
-	for _, r := range []jwt.Reason{
-		jwt.Malformed, jwt.Algorithm, jwt.KeyID, jwt.Issuer, jwt.Expired, jwt.NotYetValid, jwt.Audience, jwt.UnknownKey, jwt.UnfitKey, jwt.Signature, jwt.TooOld,
-	} {
+	for _, r := range allReasons {
 		if !reasons[string(r)] {
 			t.Errorf("no row ends in %s", r)
 		}
