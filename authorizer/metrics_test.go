@@ -9,6 +9,7 @@ import (
 	"go/parser"
 	"go/token"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"regexp"
@@ -20,7 +21,10 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"zuplo-lambda-authorizer/internal/fleet"
+	"zuplo-lambda-authorizer/internal/fleet/storetest"
 	"zuplo-lambda-authorizer/internal/jwt"
+	"zuplo-lambda-authorizer/internal/keycache"
 )
 
 // A filter is an AWS::Logs::MetricFilter of the template.
@@ -268,6 +272,29 @@ func TestMetrics(t *testing.T) {
 	slices.Sort(all)
 	if want := slices.Sorted(maps.Keys(counted)); !slices.Equal(all, want) || len(all) > 15 {
 		t.Errorf("the template has the metrics %v, counted was %v", all, want)
+	}
+}
+
+// Keys that came from the table are not counted: the metrics are about the issuer.
+func TestKeysOfTheTableAreNotCounted(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, nil)
+	cache := s.keys[s.issuer].(*keycache.Cache)
+	var table storetest.Memory
+	table.SetItem("i", "u", storetest.Item{Set: []byte(keySet()), Sent: storetest.Number(strconv.FormatInt(now.UnixMilli(), 10))})
+	cache.Source = &fleet.Fleet{
+		Store: table.Issuer("i", "u"), Issuer: cache.Source, TTL: cache.TTL, MaxStale: cache.MaxStale,
+		Now: s.now, Rand: rand.Float64, Log: s.authorizer.log,
+	}
+	s.warm(t.Context())
+	var line map[string]any
+	if err := json.Unmarshal([]byte(s.log.String()), &line); err != nil || line["msg"] != "fetch" || line["source"] != "table" {
+		t.Errorf("%v, want one line of keys from the table: %s", err, s.log)
+	}
+	for _, f := range templateFilters(t) {
+		if f.matches(line) {
+			t.Errorf("%s counts %v", f.metric, line)
+		}
 	}
 }
 

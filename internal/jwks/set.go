@@ -20,6 +20,7 @@ type Set struct {
 	keys    map[string]map[string][]Key // by kid, then by alg; a kid whose keys were all skipped is there with none
 	hash    [sha256.Size]byte           // of the text that it came from
 	entries int                         // in that text
+	kids    []string                    // of those, each once
 }
 
 // A Key reports whether signature is its own over signed.
@@ -33,6 +34,9 @@ func (s *Set) Keys(kid, alg string) (fit []Key, known bool) {
 	byAlg, known := s.keys[kid]
 	return byAlg[alg], known
 }
+
+// KeyIDs are the kids of the set in the order of its text, each once.
+func (s *Set) KeyIDs() []string { return s.kids }
 
 // Len is how many keys the text holds, those that cannot be used included.
 func (s *Set) Len() int { return s.entries }
@@ -69,6 +73,9 @@ func Parse(text []byte) (*Set, []Skipped, error) {
 		k := judge(raw)
 		if set.keys[k.id] == nil {
 			set.keys[k.id] = map[string][]Key{}
+			if k.id != "" {
+				set.kids = append(set.kids, k.id)
+			}
 		}
 		if k.why != "" {
 			skipped = append(skipped, Skipped{ForLog(k.kty), ForLog(k.id), k.why})

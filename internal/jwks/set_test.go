@@ -307,21 +307,24 @@ func TestFrames(t *testing.T) {
 func TestKidOfSkippedKeyIsKnown(t *testing.T) {
 	t.Parallel()
 	set, skipped, err := Parse(setOf(public("RSA"), map[string]any{"kty": "OKP", "crv": "X25519", "kid": strings.Repeat("é", 70)},
-		map[string]any{"kty": strings.Repeat("é", 65), "kid": strings.Repeat("é", 64)}))
+		map[string]any{"kty": strings.Repeat("é", 65), "kid": strings.Repeat("é", 64)}, map[string]any{"kty": "OKP"}, public("P-256")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if fit, known := set.Keys(strings.Repeat("é", 70), "EdDSA"); len(fit) != 0 || !known {
 		t.Errorf("%d keys, known %v", len(fit), known)
 	}
-	if fit, known := set.Keys("k", "ES256"); len(fit) != 0 || !known {
+	if fit, known := set.Keys("k", "ES384"); len(fit) != 0 || !known {
 		t.Errorf("alg that does not fit: %d keys, known %v", len(fit), known)
 	}
 	if fit, known := set.Keys("other", "RS256"); len(fit) != 0 || known {
 		t.Errorf("other kid: %d keys, known %v", len(fit), known)
 	}
+	if got := fmt.Sprint(set.KeyIDs()); got != fmt.Sprint([]string{"k", strings.Repeat("é", 70), strings.Repeat("é", 64)}) {
+		t.Errorf("kids %s", got)
+	}
 	short := strings.Repeat("é", 64)
-	if want := []Skipped{{"OKP", short, "its crv is not Ed25519"}, {short, short, "its kty is not RSA, EC or OKP"}}; !slices.Equal(skipped, want) {
+	if want := []Skipped{{"OKP", short, "its crv is not Ed25519"}, {short, short, "its kty is not RSA, EC or OKP"}, {"OKP", "", "its kid is absent"}}; !slices.Equal(skipped, want) {
 		t.Errorf("%v, want %v", skipped, want)
 	}
 }

@@ -50,7 +50,7 @@ type Cache struct {
 	Now      func() time.Time // required
 	Rand     func() float64   // 0 to 1, without 1; nil: rand.Float64
 	Log      *slog.Logger     // required
-	Fetches  *slog.Logger     // gets a line for each time that the issuer was asked; nil: nobody wants them
+	Fetches  *slog.Logger     // gets a line for each time that the issuer was asked, or newer keys came from the table; nil: nobody wants them
 
 	current atomic.Pointer[snapshot] // nil until the first set
 

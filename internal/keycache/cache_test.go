@@ -188,7 +188,7 @@ func TestAgeCountsFromSending(t *testing.T) {
 		if age, ok := w.Age(); age != 900*time.Millisecond || !ok {
 			t.Errorf("age %v, %v", age, ok)
 		}
-		if log := w.Lines(); !strings.HasSuffix(log, "uri=https://issuer.example/.well-known/jwks.json keys=1 outcome=ok duration_ms=900\n") {
+		if log := w.Lines(); !strings.HasSuffix(log, "uri=https://issuer.example/.well-known/jwks.json keys=1 kids=[a] source=issuer outcome=ok duration_ms=900\n") {
 			t.Errorf("log %s", log)
 		}
 		w.Step(-time.Hour)

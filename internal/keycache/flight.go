@@ -189,7 +189,7 @@ func (c *Cache) settle(f *flight, found Found, err error) (o Outcome) {
 	took := c.now().Sub(found.Asked)
 	if replaced := c.flight != f; replaced {
 		f.err = errors.Join(err, errors.New("replaced by a younger search"))
-		c.report(f, Frozen, took, 0)
+		c.report(f, Frozen, took, nil)
 		return Frozen
 	}
 	c.flight = nil
@@ -199,6 +199,9 @@ func (c *Cache) settle(f *flight, found Found, err error) (o Outcome) {
 	}
 	if found.Set != nil {
 		c.install(found.Set, found.Sent)
+		if !f.asked || err != nil { // it is not what the issuer answered
+			c.line(slog.LevelInfo, append(keys(found.Set), slog.String("source", "table"), slog.String("outcome", string(OK))))
+		}
 	}
 	switch {
 	case !f.asked:
@@ -215,25 +218,39 @@ func (c *Cache) settle(f *flight, found Found, err error) (o Outcome) {
 		c.fail(f)
 		o = Failed
 	}
-	keys := 0
-	if found.Set != nil {
-		keys = found.Set.Len()
-	}
-	c.report(f, o, took, keys)
+	c.report(f, o, took, found.Set)
 	return o
 }
 
 // report logs that the issuer was asked, and what came of it.
-func (c *Cache) report(f *flight, o Outcome, took time.Duration, keys int) {
-	if c.Fetches == nil || !f.asked {
+func (c *Cache) report(f *flight, o Outcome, took time.Duration, set *jwks.Set) {
+	if !f.asked {
 		return
 	}
-	level := slog.LevelInfo
-	attrs := []slog.Attr{slog.Int("keys", keys)}
-	if f.err != nil {
-		level = slog.LevelWarn
-		attrs[0] = slog.String("error", f.err.Error())
+	level, attrs := slog.LevelWarn, []slog.Attr{slog.String("error", fmt.Sprint(f.err))}
+	if f.err == nil {
+		level, attrs = slog.LevelInfo, keys(set)
 	}
-	attrs = append(attrs, slog.String("outcome", string(o)), slog.Int64("duration_ms", took.Milliseconds()))
-	c.Fetches.LogAttrs(context.Background(), level, "fetch", attrs...)
+	c.line(level, append(attrs, slog.String("source", "issuer"), slog.String("outcome", string(o)), slog.Int64("duration_ms", took.Milliseconds())))
+}
+
+// keys are what a line tells of a set: how many keys, and what kids, ten at most.
+func keys(set *jwks.Set) []slog.Attr {
+	all := set.KeyIDs()
+	kids := make([]string, min(len(all), 10))
+	for i := range kids {
+		kids[i] = jwks.ForLog(all[i])
+	}
+	attrs := []slog.Attr{slog.Int("keys", set.Len()), slog.Any("kids", kids)}
+	if more := len(all) - len(kids); more > 0 {
+		attrs = append(attrs, slog.Int("more_kids", more))
+	}
+	return attrs
+}
+
+// line logs where keys came from, or did not.
+func (c *Cache) line(level slog.Level, attrs []slog.Attr) {
+	if c.Fetches != nil {
+		c.Fetches.LogAttrs(context.Background(), level, "fetch", attrs...)
+	}
 }

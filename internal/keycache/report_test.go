@@ -24,7 +24,30 @@ func TestFetchesAreReported(t *testing.T) {
 				w.Issuer.Be(func(b *keytest.Behaviour) { b.Delay = 400 * time.Millisecond })
 				w.Ask(t.Context(), "a")
 			},
-			[]map[string]any{{"level": "INFO", "outcome": "ok", "keys": 2.0, "duration_ms": 400.0}},
+			[]map[string]any{{"level": "INFO", "outcome": "ok", "keys": 2.0, "kids": []string{"a", "b"}, "duration_ms": 400.0}},
+		},
+		"many kids, and a long one": {
+			func(t *testing.T, w *keytest.World) {
+				w.Issuer.Set(strings.Repeat("é", 70) + " b c b d e f g h i j k l")
+				w.Ask(t.Context(), "l")
+			},
+			[]map[string]any{{"level": "INFO", "outcome": "ok", "keys": 13.0, "duration_ms": 0.0,
+				"kids": []string{strings.Repeat("é", 64), "b", "c", "d", "e", "f", "g", "h", "i", "j"}, "more_kids": 2.0}},
+		},
+		"ten kids": {
+			func(t *testing.T, w *keytest.World) {
+				w.Issuer.Set("a b c d e f g h i j")
+				w.Ask(t.Context(), "a")
+			},
+			[]map[string]any{{"level": "INFO", "outcome": "ok", "keys": 10.0, "duration_ms": 0.0,
+				"kids": []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"}}},
+		},
+		"none": {
+			func(t *testing.T, w *keytest.World) {
+				w.Issuer.Set("empty")
+				w.Ask(t.Context(), "a")
+			},
+			[]map[string]any{{"level": "INFO", "outcome": "ok", "keys": 0.0, "kids": []string{}, "duration_ms": 0.0}},
 		},
 		"failed": {
 			func(t *testing.T, w *keytest.World) {
@@ -63,7 +86,7 @@ func TestFetchesAreReported(t *testing.T) {
 				time.Sleep(time.Second)
 			},
 			[]map[string]any{
-				{"level": "INFO", "outcome": "ok", "keys": 2.0, "duration_ms": 0.0},
+				{"level": "INFO", "outcome": "ok", "keys": 2.0, "kids": []string{"a", "b"}, "duration_ms": 0.0},
 				{"level": "WARN", "outcome": "frozen", "error": "replaced by a younger search", "duration_ms": 6000.0},
 			},
 		},
@@ -88,7 +111,7 @@ func TestFetchesAreReported(t *testing.T) {
 				}
 				var want []string
 				for _, line := range c.want {
-					line["msg"], line["issuer"], line["uri"] = "fetch", "https://issuer.example", keytest.URI
+					line["msg"], line["issuer"], line["uri"], line["source"] = "fetch", "https://issuer.example", keytest.URI, "issuer"
 					want = append(want, jsonOf(line))
 				}
 				if strings.Join(got, "\n") != strings.Join(want, "\n") {

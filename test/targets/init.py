@@ -48,7 +48,7 @@ def start(**more):
         peak = next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
     process.kill()
     log = process.communicate()[0]
-    return (asked.at - began) * 1000, peak, log.count(b'"msg":"fetch"')
+    return (asked.at - began) * 1000, peak, log.count(b'"source":"issuer"')
 
 
 def with_lease():
