@@ -26,6 +26,7 @@ type config struct {
 	ttl, maxStale  time.Duration
 	policyExpiry   bool
 	table          *jwkstable.Table // nil: keys are not shared
+	unshared       error            // why they are not, although a table is named
 	logLevel       slog.Level
 }
 
@@ -87,9 +88,10 @@ func readConfig(getenv func(string) string) (config, error) {
 		}
 	}
 	if name := getenv("JWKS_TABLE"); name != "" {
-		var err error
-		if c.table, err = jwkstable.New(getenv, name); err != nil {
-			r.errs = append(r.errs, err)
+		if err := jwkstable.CheckName(name); err != nil {
+			r.wrong("JWKS_TABLE", err)
+		} else {
+			c.table, c.unshared = jwkstable.New(getenv, name)
 		}
 	}
 	for _, name := range names {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"maps"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"zuplo-lambda-authorizer/internal/fleet"
+	"zuplo-lambda-authorizer/internal/issuer"
 	"zuplo-lambda-authorizer/internal/jwt"
 	"zuplo-lambda-authorizer/internal/keycache"
 )
@@ -227,8 +230,35 @@ func TestSharedTable(t *testing.T) {
 	}
 	env["JWKS_TABLE"] = "no/table"
 	delete(env, "AWS_REGION")
-	_, err := read(env)
-	if err == nil || !strings.Contains(err.Error(), "JWKS_TABLE: ") || !strings.Contains(err.Error(), "AWS_REGION: ") {
-		t.Errorf("got %v, want both mistakes", err)
+	if _, err := read(env); err == nil || !strings.HasPrefix(err.Error(), "JWKS_TABLE: ") || strings.Contains(err.Error(), "AWS_REGION") {
+		t.Errorf("got %v, want what is wrong with the name", err)
+	}
+}
+
+// What keeps the table from being used is told, and the authorizer starts without it: emulators set such variables in every
+// function.
+func TestTableOutOfReach(t *testing.T) {
+	t.Parallel()
+	env := map[string]string{"ISSUER": "https://a.example", "AUDIENCE": "a", "JWKS_TABLE": "keys",
+		"AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret",
+		"AWS_ENDPOINT_URL": "http://emulator.example:4566"}
+	c, err := read(env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	source := newAuthorizer(c, &log, time.Now).keys["https://a.example"].(*keycache.Cache).Source
+	if _, alone := source.(issuer.Source); !alone {
+		t.Errorf("keys come from a %T", source)
+	}
+	var line map[string]any
+	if err := json.Unmarshal(log.Bytes(), &line); err != nil {
+		t.Fatal(err)
+	}
+	delete(line, "time")
+	want := map[string]any{"level": "WARN", "msg": "shared key sets are not used, each environment asks the issuers itself",
+		"error": "the table keys: AWS_ENDPOINT_URL: its scheme is not https"}
+	if !maps.Equal(line, want) {
+		t.Errorf("the log is %s", &log)
 	}
 }

@@ -53,6 +53,9 @@ func newAuthorizer(c config, out io.Writer, now func() time.Time) *authorizer {
 	if len(c.audiences) == 0 {
 		log.Warn("AUDIENCE is not set: any token of the issuer is accepted, those for its other upstreams too")
 	}
+	if c.unshared != nil { // the table is help: what is wrong around it must not end the start
+		log.Warn("shared key sets are not used, each environment asks the issuers itself", "error", c.unshared)
+	}
 	client := issuer.NewClient(false)
 	keys := make(map[string]keySource, len(c.issuers))
 	sources := make(map[string]jwt.KeySource, len(c.issuers))

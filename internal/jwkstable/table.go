@@ -14,10 +14,10 @@ package jwkstable
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -39,10 +39,11 @@ import (
 	"zuplo-lambda-authorizer/internal/issuer"
 )
 
-const (
-	callTime = 250 * time.Millisecond // how long one call may take: what help may cost that does not come
-	keepTime = 3 * time.Second        // how long a connection is good for another call; one that was frozen is not
-)
+// How long one call may take: what help may cost that does not come.
+const callTime = 250 * time.Millisecond
+
+// How long a connection is good for another call. One that was frozen is not.
+const keepTime = 3 * time.Second
 
 // A Table is a DynamoDB table of key sets. Its stores are safe for concurrent use.
 type Table struct {
@@ -51,72 +52,94 @@ type Table struct {
 	time   time.Duration // callTime
 }
 
-const (
-	lower  = "abcdefghijklmnopqrstuvwxyz"
-	upper  = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-	digits = "0123456789"
-)
+// Regular expressions would be compiled at the start of each process, those without a table, too, and take longer than
+// most of it.
+const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// of reports whether s is of these characters, low to high of them. Regular expressions would be compiled at the start of
-// each process, those without a table, too, and take longer than most of it.
-func of(characters, s string, low, high int) bool {
-	return len(s) >= low && len(s) <= high && strings.Trim(s, characters) == ""
+// CheckName says what is wrong with the name of a table.
+func CheckName(name string) error {
+	if len(name) < 3 || len(name) > 255 || strings.Trim(name, letters+"0123456789_.-") != "" {
+		return errors.New("not the name of a DynamoDB table: 3 to 255 letters, digits, underscores, hyphens and dots")
+	}
+	return nil
 }
 
-// New returns the table of that name without asking for it. Credentials, region and endpoint come from the variables
-// that Lambda and AWS's tools use: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN; AWS_REGION, else
-// AWS_DEFAULT_REGION; AWS_ENDPOINT_URL_DYNAMODB, else AWS_ENDPOINT_URL, else the region's. They are read once. The
-// error names everything that is wrong, a line each that begins with the variable's name; name stands as JWKS_TABLE.
+// New returns the table of that name, which CheckName accepts, without asking for it. The rest comes from the variables
+// of Lambda and of AWS's tools, once, and counts as for any program that is built on the SDK:
+//
+//	AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
+//	AWS_REGION, else AWS_DEFAULT_REGION
+//	AWS_ENDPOINT_URL_DYNAMODB, else AWS_ENDPOINT_URL; neither with AWS_IGNORE_CONFIGURED_ENDPOINT_URLS
+//	AWS_USE_FIPS_ENDPOINT, AWS_USE_DUALSTACK_ENDPOINT
+//	AWS_ACCOUNT_ID, AWS_ACCOUNT_ID_ENDPOINT_MODE
+//
+// AWS_CONFIG_FILE is refused: Lambda has no such file, and what reads it would triple the SDK. The error says which
+// variables keep the table from being used and why, without a value that may hold a secret.
 func New(getenv func(string) string, name string) (*Table, error) {
-	var errs []error
-	wrong := func(variable, why string) { errs = append(errs, errors.New(variable+": "+why)) }
-	first := func(variables ...string) (variable, value string) {
-		for _, variable = range variables {
-			if value = getenv(variable); value != "" {
-				return variable, value
+	var given []string // the variables that count
+	var wrong error
+	value := func(variables ...string) string {
+		for _, variable := range variables {
+			if v := getenv(variable); v != "" {
+				given = append(given, variable)
+				return v
 			}
 		}
-		return variables[0], ""
+		return ""
 	}
-
-	if !of(lower+upper+digits+"_.-", name, 3, 255) {
-		wrong("JWKS_TABLE", "not the name of a DynamoDB table: 3 to 255 letters, digits, underscores, hyphens and dots")
-	}
-	for _, variable := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} {
-		if getenv(variable) == "" {
-			wrong(variable, "required by JWKS_TABLE")
+	on := func(variable string) bool {
+		v := strings.ToLower(value(variable))
+		if v != "" && v != "true" && v != "false" {
+			wrong = fmt.Errorf("%s: neither true nor false", variable)
 		}
+		return v == "true"
 	}
 	credentials := aws.Credentials{
 		AccessKeyID: getenv("AWS_ACCESS_KEY_ID"), SecretAccessKey: getenv("AWS_SECRET_ACCESS_KEY"), SessionToken: getenv("AWS_SESSION_TOKEN"),
+		AccountID: value("AWS_ACCOUNT_ID"),
 	}
-	variable, region := first("AWS_REGION", "AWS_DEFAULT_REGION")
-	switch {
-	case region == "":
-		wrong(variable, "required by JWKS_TABLE")
-	case !of(lower+digits+"-", region, 1, 63):
-		wrong(variable, "not the name of a region, such as us-east-1")
+	o := dynamodb.Options{
+		AppID:                 issuer.UserAgent,
+		Region:                value("AWS_REGION", "AWS_DEFAULT_REGION"),
+		AccountIDEndpointMode: aws.AccountIDEndpointMode(cmp.Or(value("AWS_ACCOUNT_ID_ENDPOINT_MODE"), aws.AccountIDEndpointModePreferred)),
+		Credentials:           aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return credentials, nil }),
+		HTTPClient:            &client{Client: issuer.NewClient(true), now: time.Now},
+		Retryer:               aws.NopRetryer{}, // a second call is for the next invocation
 	}
-	var endpoint *string
-	if variable, value := first("AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"); value != "" {
-		// Keys come from there: the rules are those for the issuer.
-		if err := issuer.CheckURL(value); err != nil {
-			wrong(variable, err.Error())
+	if on("AWS_USE_FIPS_ENDPOINT") {
+		o.EndpointOptions.UseFIPSEndpoint = aws.FIPSEndpointStateEnabled
+	}
+	if on("AWS_USE_DUALSTACK_ENDPOINT") {
+		o.EndpointOptions.UseDualStackEndpoint = aws.DualStackEndpointStateEnabled
+	}
+	if !on("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") {
+		if v := value("AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"); v != "" {
+			o.BaseEndpoint = &v
+			if err := issuer.CheckURL(v); err != nil { // keys come from there: the rules are those for the issuer
+				wrong = fmt.Errorf("%s: %w", given[len(given)-1], err)
+			}
 		}
-		endpoint = &value
 	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+	t := &Table{name, dynamodb.New(o), callTime}
+	switch {
+	case getenv("AWS_CONFIG_FILE") != "":
+		wrong = errors.New("AWS_CONFIG_FILE: no file is read, only variables")
+	case !credentials.HasKeys():
+		wrong = errors.New("AWS_ACCESS_KEY_ID or AWS_SECRET_ACCESS_KEY: not set")
+	case wrong == nil:
+		// What the SDK has against its options it says when a call is about to be sent. This one is not.
+		accepted := errors.New("accepted")
+		o.HTTPClient = smithyhttp.ClientDoFunc(func(*http.Request) (*http.Response, error) { return nil, accepted })
+		_, err := dynamodb.New(o).GetItem(context.Background(), &dynamodb.GetItemInput{TableName: &name, Key: map[string]types.AttributeValue{}})
+		if op, ok := errors.AsType[*smithy.OperationError](err); ok && !errors.Is(err, accepted) {
+			step, why, _ := strings.Cut(op.Err.Error(), ", ")
+			wrong = errors.New(cmp.Or(strings.Join(given, ", "), "AWS_REGION") + ": " + cmp.Or(why, step))
+		}
 	}
-
-	return &Table{name: name, time: callTime, client: dynamodb.New(dynamodb.Options{
-		AppID:        issuer.UserAgent,
-		Region:       region,
-		BaseEndpoint: endpoint,
-		Credentials:  aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return credentials, nil }),
-		HTTPClient:   &client{Client: issuer.NewClient(true), now: time.Now},
-		Retryer:      aws.NopRetryer{}, // a second call is for the next invocation
-	})}, nil
+	if wrong != nil {
+		return nil, fmt.Errorf("the table %s: %w", name, wrong)
+	}
+	return t, nil
 }
 
 // A client keeps a connection for the calls of one search, and sends each request's body from memory.
@@ -154,7 +177,7 @@ func (c *client) Do(r *http.Request) (*http.Response, error) {
 // Issuer returns the store of an issuer's key set, which is fetched from uri. Each call takes at most 250 ms.
 func (t *Table) Issuer(issuer, uri string) fleet.Store {
 	hash := sha256.Sum256([]byte(issuer + "\n" + uri)) // neither holds a line feed
-	return &item{t, map[string]types.AttributeValue{"id": text(hex.EncodeToString(hash[:16]))}}
+	return &item{t, map[string]types.AttributeValue{"id": text(fmt.Sprintf("%x", hash[:16]))}}
 }
 
 // An item is the store of one issuer and URI.
@@ -195,13 +218,9 @@ func (i *item) Take(ctx context.Context, now time.Time) (end time.Time, err erro
 }
 
 func (i *item) Put(ctx context.Context, lease time.Time, c fleet.Copy, expires time.Time) error {
-	set := c.Set
-	if set == nil {
-		set = []byte{} // nil would not be sent
-	}
 	_, err := i.update(ctx, "writing", "SET jwks = :jwks, sent = :sent, expires = :expires REMOVE failures", "lease = :lease",
 		map[string]types.AttributeValue{
-			":jwks":    &types.AttributeValueMemberB{Value: set},
+			":jwks":    &types.AttributeValueMemberB{Value: append([]byte{}, c.Set...)}, // nil would not be sent
 			":sent":    milliseconds(c.Sent),
 			":expires": number(expires.Unix()),
 			":lease":   milliseconds(lease),
@@ -227,13 +246,10 @@ func (i *item) update(ctx context.Context, doing, update, condition string, valu
 		TableName: &i.name, Key: i.key,
 		UpdateExpression: &update, ConditionExpression: &condition, ExpressionAttributeValues: values,
 	})
-	if _, lost := errors.AsType[*types.ConditionalCheckFailedException](err); lost {
-		return false, nil
+	if _, lost := errors.AsType[*types.ConditionalCheckFailedException](err); err == nil || lost {
+		return !lost, nil
 	}
-	if err != nil {
-		return false, i.failed(ctx, doing, err)
-	}
-	return true, nil
+	return false, i.failed(ctx, doing, err)
 }
 
 // failed says what came back, in words of ours: what an endpoint writes into its errors may hold anything.
@@ -259,21 +275,10 @@ func cause(ctx context.Context, err error) error {
 	if named, ok := errors.AsType[smithy.APIError](err); ok {
 		code = named.ErrorCode()
 	}
-	what := ""
-	switch code {
-	case "AccessDeniedException", "UnrecognizedClientException", "InvalidSignatureException", "MissingAuthenticationTokenException", "ExpiredTokenException":
-		what = "denied: "
-	case "ResourceNotFoundException":
-		what = "absent: "
-	case "ThrottlingException", "RequestLimitExceeded", "ProvisionedThroughputExceededException":
-		what = "throttled: "
-	case "UnknownError": // the SDK's word for an error without one
-		code = ""
-	}
-	if !of(lower+upper, code, 1, 64) {
+	if code == "" || code == "UnknownError" || len(code) > 64 || strings.Trim(code, letters) != "" { // UnknownError: the SDK's word for none
 		return fmt.Errorf("an answer that is not DynamoDB's, status %d", status)
 	}
-	return fmt.Errorf("%s%s, status %d", what, code, status)
+	return fmt.Errorf("%s, status %d", code, status)
 }
 
 func text(s string) types.AttributeValue { return &types.AttributeValueMemberS{Value: s} }
@@ -294,13 +299,10 @@ func moment(v types.AttributeValue) (t time.Time) {
 
 // integer is the positive integer that an attribute holds, and 0 if it holds none.
 func integer(v types.AttributeValue) int64 {
-	n, ok := v.(*types.AttributeValueMemberN)
-	if !ok {
-		return 0
+	if n, ok := v.(*types.AttributeValueMemberN); ok {
+		if i, err := strconv.ParseInt(n.Value, 10, 64); err == nil {
+			return max(0, i)
+		}
 	}
-	i, err := strconv.ParseInt(n.Value, 10, 64)
-	if err != nil {
-		return 0
-	}
-	return max(0, i)
+	return 0
 }
