@@ -10,8 +10,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -66,6 +68,12 @@ func (s Source) Find(ctx context.Context, w keycache.Want) (found keycache.Found
 // fetch asks for the key set. encoded says that the reply claims a Content-Encoding: gzip, which net/http asks for, is undone
 // here already. Its errors do not name the URI.
 func (s Source) fetch(ctx context.Context) (body []byte, encoded bool, err error) {
+	var step atomic.Value // what had no answer when the time was over: each has a cause of its own
+	step.Store("connecting")
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		TLSHandshakeStart: func() { step.Store("in the TLS handshake") },
+		WroteRequest:      func(httptrace.WroteRequestInfo) { step.Store("waiting for the answer") },
+	})
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URI, nil)
 	if err != nil {
 		return nil, false, fmt.Errorf("fetching: %w", unquoted(err))
@@ -73,6 +81,9 @@ func (s Source) fetch(ctx context.Context) (body []byte, encoded bool, err error
 	req.Header.Set("Accept", "application/jwk-set+json, application/json")
 	req.Header.Set("User-Agent", UserAgent)
 	resp, err := s.Client.Do(req)
+	if err != nil && ctx.Err() != nil {
+		return nil, false, fmt.Errorf("fetching: %w while %s", ctx.Err(), step.Load())
+	}
 	if err != nil {
 		return nil, false, fmt.Errorf("fetching: %w", unquoted(err))
 	}
@@ -96,12 +107,20 @@ func NewClient(keep bool) *http.Client {
 	// Not a clone of the default one, which would go on offering HTTP/2 in the TLS handshake, and then not speak it.
 	t := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
+		TLSHandshakeTimeout:    keycache.FetchTime + time.Second, // net/http goes on with one that nobody waits for any more
 		DisableKeepAlives:      !keep,
 		MaxResponseHeaderBytes: 64 << 10,
 		Protocols:              new(http.Protocols),
 		TLSClientConfig:        &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(4)}, // the next handshake costs less
 	}
 	t.Protocols.SetHTTP1(true) // a few requests per connection: HTTP/2 would only cost CPU
+	// net/http would tell a refusal in the proxy's words, which say neither whose they are nor what they hold.
+	t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, r *http.Response) error {
+		if r.StatusCode == http.StatusOK {
+			return nil
+		}
+		return &net.OpError{Op: "proxyconnect", Net: "tcp", Err: fmt.Errorf("status %d", r.StatusCode)}
+	}
 	return &http.Client{
 		Transport:     t,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

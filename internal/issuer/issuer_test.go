@@ -17,7 +17,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -200,10 +199,14 @@ func TestReplyIsClosed(t *testing.T) {
 // find asks the issuer, who may be asked.
 func find(t *testing.T, uri string, client *http.Client) (keycache.Found, error) {
 	t.Helper()
-	return issuer.Source{URI: uri, Client: client, Now: time.Now, Log: slog.New(slog.DiscardHandler)}.Find(t.Context(), keycache.Want{
+	return findWith(t.Context(), uri, client, slog.New(slog.DiscardHandler))
+}
+
+func findWith(ctx context.Context, uri string, client *http.Client, log *slog.Logger) (keycache.Found, error) {
+	return issuer.Source{URI: uri, Client: client, Now: time.Now, Log: log}.Find(ctx, keycache.Want{
 		Permit: func(leased bool) error {
 			if leased {
-				t.Error("it has no lease")
+				return errors.New("it has no lease")
 			}
 			return nil
 		},
@@ -246,17 +249,6 @@ func TestNewClientIsApart(t *testing.T) {
 	issuer.NewClient(false)
 	if d := http.DefaultTransport.(*http.Transport); d.DisableKeepAlives || d.Protocols != nil {
 		t.Errorf("the default transport was changed: %+v", d)
-	}
-}
-
-// The variables for proxies count, which net/http reads once in a process.
-func TestClientTakesTheProxy(t *testing.T) {
-	t.Parallel()
-	for _, keep := range []bool{false, true} {
-		got := issuer.NewClient(keep).Transport.(*http.Transport).Proxy
-		if reflect.ValueOf(got).Pointer() != reflect.ValueOf(http.ProxyFromEnvironment).Pointer() {
-			t.Error("the proxy is not that of the environment")
-		}
 	}
 }
 
