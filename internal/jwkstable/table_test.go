@@ -619,6 +619,7 @@ func listen(t *testing.T, answer func(net.Conn)) (endpoint string, connections *
 			connections.Add(1)
 			wg.Go(func() {
 				defer c.Close()
+				defer context.AfterFunc(t.Context(), func() { _ = c.Close() })() // net/http may dial one more than it uses
 				buf := make([]byte, 4096)
 				for request := ""; !strings.Contains(request, "\r\n\r\n{") || !strings.HasSuffix(request, "}"); {
 					n, err := c.Read(buf)
