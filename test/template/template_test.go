@@ -173,15 +173,49 @@ func TestEveryVariableIsAParameter(t *testing.T) {
 		}
 	}
 	want["JWKS_TABLE"] = object{"Fn::If": []any{"Shared", ref("AuthorizerJwks"), ""}}
-	equal(t, "AuthorizerFunction's environment", env, want)
-	equal(t, "ProtectedFunction's environment", at(tmpl, "Resources", "ProtectedFunction", "Properties", "Environment"), nil)
-
 	literals := literalsOf(t, "authorizer")
 	for name := range want {
 		if !literals[name] {
 			t.Errorf("authorizer/ never names %s", name)
 		}
 	}
+	// What others read is absent unless it is given.
+	for name, v := range map[string]struct {
+		parameter, condition string
+		is, value            any
+	}{
+		"HTTPS_PROXY":                {"HttpsProxy", "Proxied", given("HttpsProxy"), ref("HttpsProxy")},
+		"NO_PROXY":                   {"NoProxy", "Excepted", given("NoProxy"), ref("NoProxy")},
+		"SSL_CERT_FILE":              {"SslCertFile", "Trusting", given("SslCertFile"), ref("SslCertFile")},
+		"GODEBUG":                    {"Godebug", "Tuned", given("Godebug"), ref("Godebug")},
+		"AWS_USE_FIPS_ENDPOINT":      {"AwsUseFipsEndpoint", "Fips", object{"Fn::Equals": []any{ref("AwsUseFipsEndpoint"), "true"}}, "true"},
+		"AWS_USE_DUALSTACK_ENDPOINT": {"AwsUseDualstackEndpoint", "Dualstack", object{"Fn::Equals": []any{ref("AwsUseDualstackEndpoint"), "true"}}, "true"},
+	} {
+		want[name] = object{"Fn::If": []any{v.condition, v.value, ref("AWS::NoValue")}}
+		equal(t, "condition "+v.condition, at(tmpl, "Conditions", v.condition), v.is)
+		if !strings.Contains(text(tmpl, "Parameters", v.parameter, "Description"), name) {
+			t.Errorf("%s's Description does not name %s", v.parameter, name)
+		}
+	}
+	equal(t, "AuthorizerFunction's environment", env, want)
+	equal(t, "ProtectedFunction's environment", at(tmpl, "Resources", "ProtectedFunction", "Properties", "Environment"), nil)
+}
+
+// Only the authorizer has somewhere to go: by way of layers with certificates, and from within a VPC.
+func TestNetwork(t *testing.T) {
+	tmpl := template(t)
+	split := func(parameter string) any { return object{"Fn::Split": []any{",", ref(parameter)}} }
+	for name, want := range map[string]any{
+		"Layers":    object{"Fn::If": []any{"Layered", split("Layers"), []any{}}},
+		"VpcConfig": object{"Fn::If": []any{"InVpc", object{"SubnetIds": split("VpcSubnetIds"), "SecurityGroupIds": split("VpcSecurityGroupIds")}, ref("AWS::NoValue")}},
+	} {
+		equal(t, "AuthorizerFunction's "+name, at(tmpl, "Resources", "AuthorizerFunction", "Properties", name), want)
+		equal(t, "ProtectedFunction's "+name, at(tmpl, "Resources", "ProtectedFunction", "Properties", name), nil)
+	}
+	equal(t, "condition Layered", at(tmpl, "Conditions", "Layered"), given("Layers"))
+	equal(t, "condition InVpc", at(tmpl, "Conditions", "InVpc"), object{"Fn::And": []any{given("VpcSubnetIds"), given("VpcSecurityGroupIds")}})
+	// A proxy's password is in no list of the stack's parameters.
+	equal(t, "HttpsProxy's NoEcho", at(tmpl, "Parameters", "HttpsProxy", "NoEcho"), "true")
 }
 
 // literalsOf returns the string literals in a package's code, its tests left out.
@@ -248,6 +282,16 @@ func TestParametersAreDescribedAndConstrained(t *testing.T) {
 		"SharedJwks":       {"Default": "true", "AllowedValues": []any{"true", "false"}},
 		"PolicyExpiry":     {"AllowedValues": []any{"", "on", "off"}},
 		"LogLevel":         {"AllowedValues": []any{"", "DEBUG", "INFO", "WARN", "ERROR"}},
+
+		"HttpsProxy":              {"Default": ""},
+		"NoProxy":                 {"Default": ""},
+		"SslCertFile":             {"Default": ""},
+		"Godebug":                 {"Default": ""},
+		"AwsUseFipsEndpoint":      {"Default": "false", "AllowedValues": []any{"false", "true"}},
+		"AwsUseDualstackEndpoint": {"Default": "false", "AllowedValues": []any{"false", "true"}},
+		"Layers":                  {"Default": ""},
+		"VpcSubnetIds":            {"Default": ""},
+		"VpcSecurityGroupIds":     {"Default": ""},
 
 		"LogKmsKey":             {"Default": ""},
 		"ReservedConcurrency":   {"Default": ""},
@@ -326,6 +370,35 @@ func TestPatterns(t *testing.T) {
 		}, []string{
 			" ", "alarms", "me@example.com", "arn:aws:sqs:us-east-1:123456789012:alarms", "arn:aws:sns:us-east-1:123456789012:alarms.fifo", "arn:aws:sns:us-east-1:123456789012:",
 		}},
+		{"HttpsProxy", []string{
+			"", "http://proxy.example", "http://proxy.example:3128", "http://proxy.example:3128/", "https://proxy.example", "socks5://10.0.0.1:1080",
+			"socks5h://proxy", "http://[2001:db8::1]:3128", "http://user@proxy:3128", "http://user:password@proxy:3128", "http://a%40b:p%2Fw!~$&*+,;=()@proxy",
+		}, []string{
+			" ", "proxy.example", "proxy.example:3128", "http://", "http://:3128", "http://proxy/path", "http://proxy?x", "http://proxy#x", "http://proxy:", "http://proxy:x",
+			"http://user:pass word@proxy", "http://user:p@ss@proxy", "http://user:p/w@proxy", "http://user:p:w@proxy", `http://user:"@proxy`, "http://@proxy", "http://:password@proxy",
+			"http://proxy,http://proxy", "ftp://proxy", "HTTP://proxy", "http://proxy\n", " http://proxy",
+		}},
+		{"NoProxy", []string{
+			"", "*", "issuer.example", ".amazonaws.com", "*.amazonaws.com", "10.0.0.0/8,[::1],2001:db8::/32,issuer.example:8443,.b_c",
+		}, []string{
+			" ", ",", "a,", ",a", "a,,b", "a, b", "a b", "https://a b", `"a"`, "a\n",
+		}},
+		{"SslCertFile", []string{"", "/opt/ca.pem", "/var/task/certs/my-ca_1.crt"}, []string{" ", "/", "ca.pem", "opt/ca.pem", "/opt/a b", "/opt/a:b", "/opt/ä", "/opt/ca.pem\n"}},
+		{"Godebug", []string{"", "tlsmlkem=0", "tlsmlkem=0,fips140=on", "netdns=go"}, []string{" ", "tlsmlkem", "tlsmlkem=", "=0", "a=b,", "a=b,,c=d", "a=b, c=d", "a=b c=d", "A=b", "a=b\n"}},
+		{"Layers", []string{
+			"", "arn:aws:lambda:us-east-1:123456789012:layer:ca_1-a:7", "arn:aws-cn:lambda:cn-north-1:123456789012:layer:a:1,arn:aws-cn:lambda:cn-north-1:123456789012:layer:b:12",
+			"arn:aws:lambda:us-east-1:123456789012:layer:ca:7" + strings.Repeat(",arn:aws:lambda:us-east-1:123456789012:layer:ca:7", 4),
+		}, []string{
+			" ", "ca", "arn:aws:lambda:us-east-1:123456789012:layer:ca", "arn:aws:lambda:us-east-1:123456789012:function:a:1", "arn:aws:lambda:us-east-1:123456789012:layer:ca:$LATEST",
+			"arn:aws:lambda:us-east-1:123456789012:layer:ca:7,", "arn:aws:lambda:us-east-1:123456789012:layer:ca:7, arn:aws:lambda:us-east-1:123456789012:layer:ca:7",
+			"arn:aws:lambda:us-east-1:123456789012:layer:ca:7" + strings.Repeat(",arn:aws:lambda:us-east-1:123456789012:layer:ca:7", 5),
+		}},
+		{"VpcSubnetIds", []string{"", "subnet-0a1b2c3d", "subnet-0123456789abcdef0,subnet-0123456789abcdef1", "subnet-01234567" + strings.Repeat(",subnet-01234567", 15)}, []string{
+			" ", "subnet", "subnet-", "subnet-xyz", "sg-0a1b2c3d", "vpc-0a1b2c3d", "subnet-0a1b2c3d,", "subnet-0a1b2c3d, subnet-0a1b2c3d", "subnet-01234567" + strings.Repeat(",subnet-01234567", 16),
+		}},
+		{"VpcSecurityGroupIds", []string{"", "sg-0a1b2c3d", "sg-0123456789abcdef0,sg-0123456789abcdef1", "sg-01234567" + strings.Repeat(",sg-01234567", 4)}, []string{
+			" ", "sg", "sg-", "sg-xyz", "default", "subnet-0a1b2c3d", "sg-0a1b2c3d,", "sg-0a1b2c3d, sg-0a1b2c3d", "sg-01234567" + strings.Repeat(",sg-01234567", 5),
+		}},
 		{"TokenHeader", []string{"Authorization", "X-Zuplo-Token", "x"}, []string{"", " ", "X Token", "X:Token", "-x", "X-Tökén", "a,b"}},
 	}
 	parameters := template(t)["Parameters"].(object)
@@ -388,6 +461,12 @@ func TestFunctions(t *testing.T) {
 				"Effect":   "Allow",
 				"Action":   []any{"dynamodb:GetItem", "dynamodb:UpdateItem"},
 				"Resource": getAtt("AuthorizerJwks.Arn"),
+			})}, ref("AWS::NoValue")}}, object{"Fn::If": []any{"InVpc", object{"PolicyName": "vpc", "PolicyDocument": policy(object{
+				"Effect": "Allow",
+				// As AWS's own policy for it has them.
+				"Action": []any{"ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets",
+					"ec2:DeleteNetworkInterface", "ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses"},
+				"Resource": "*",
 			})}, ref("AWS::NoValue")}})
 		}
 		equal(t, role+"'s policies", at(r, "Policies"), append(policies,
@@ -429,7 +508,7 @@ func TestSharedJwks(t *testing.T) {
 // Keys that an environment may have to wait for must be able to serve meanwhile.
 func TestRules(t *testing.T) {
 	tmpl := template(t)
-	equal(t, "rules", keys(at(tmpl, "Rules")), []string{"SharedKeysServeLongEnough"})
+	equal(t, "rules", keys(at(tmpl, "Rules")), []string{"NetworkIsWhole", "SharedKeysServeLongEnough"})
 	rule := at(tmpl, "Rules", "SharedKeysServeLongEnough")
 	equal(t, "the rule's condition", at(rule, "RuleCondition"), object{"Fn::Equals": []any{ref("SharedJwks"), "true"}})
 	var short []any
@@ -442,6 +521,15 @@ func TestRules(t *testing.T) {
 	}
 	equal(t, "its assertion", at(assertions[0], "Assert"), object{"Fn::Not": []any{object{"Fn::Contains": []any{short, ref("JwksMaxStale")}}}})
 	equal(t, "its description", text(assertions[0], "AssertDescription"), "With SharedJwks, JwksMaxStale must be at least JwksTtl + 10s.")
+
+	none := func(parameter string) object { return object{"Fn::Equals": []any{ref(parameter), ""}} }
+	equal(t, "the network's rule", at(tmpl, "Rules", "NetworkIsWhole"), object{"Assertions": []any{object{
+		"Assert": object{"Fn::Or": []any{
+			object{"Fn::And": []any{none("VpcSubnetIds"), none("VpcSecurityGroupIds")}},
+			object{"Fn::And": []any{given("VpcSubnetIds"), given("VpcSecurityGroupIds")}},
+		}},
+		"AssertDescription": "VpcSubnetIds and VpcSecurityGroupIds go together.",
+	}}})
 }
 
 // given is the condition that a parameter is not empty.
