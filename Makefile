@@ -36,8 +36,8 @@ ifeq ($(GOARCH_$(ARCH)),)
 $(error ARCH is "$(ARCH)", it must be arm64 or x86_64)
 endif
 
-# Static, stripped, and the same bytes from the same code.
-LAMBDA_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags lambda.norpc -ldflags="-s -w -buildid="
+# A go.work in a folder above would decide what is compiled.
+export GOWORK := off
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -49,9 +49,9 @@ test: unit e2e ## unit tests with -race and coverage, then the end-to-end suite 
 	@echo "left out, for it is Go only: the shared store on a DynamoDB, make test-store STORE=ministack and STORE=dynamodb-local"
 
 build: ## both functions and the local stack, for this machine, in build/
-	@$(LAMBDA_BUILD) -o build/authorizer/bootstrap ./authorizer
-	@$(LAMBDA_BUILD) -o build/protected/bootstrap ./protected
-	@go build -trimpath -buildvcs=false -o build/local ./local
+	@tools/build.sh build/authorizer/bootstrap ./authorizer
+	@tools/build.sh build/protected/bootstrap ./protected
+	@tools/build.sh build/local ./local
 
 # The race detector needs cgo, and Go turns cgo off where it finds no C compiler.
 unit: build
@@ -157,8 +157,7 @@ build-AuthorizerFunction: PKG := ./authorizer
 build-ProtectedFunction: PKG := ./protected
 build-AuthorizerFunction build-ProtectedFunction:
 	@$(if $(ARTIFACTS_DIR),,$(error $@ needs ARTIFACTS_DIR: sam build sets it; make build builds for this machine))
-	@$(if $(filter-out $(GOARCH_$(ARCH)),$(GOARCH)),$(error GOARCH is $(GOARCH) but ARCH is $(ARCH): unset GOARCH, ARCH sets it))
-	GOOS=linux GOARCH=$(GOARCH_$(ARCH)) $(LAMBDA_BUILD) -o "$(ARTIFACTS_DIR)/bootstrap" $(PKG)
+	tools/build.sh "$(ARTIFACTS_DIR)/bootstrap" $(PKG) $(GOARCH_$(ARCH))
 
 sam-build: ## both functions through sam build (ARCH=arm64|x86_64)
 	@command -v sam >/dev/null || { echo "make $@ needs the AWS SAM CLI, which is not installed" >&2; exit 1; }

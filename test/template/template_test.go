@@ -658,8 +658,7 @@ func TestArchitecture(t *testing.T) {
 		for _, f := range []string{"AuthorizerFunction", "ProtectedFunction"} {
 			pkg := "./" + strings.ToLower(strings.TrimSuffix(f, "Function"))
 			out, err := dryRun(t, "-f", makefile, "build-"+f, "ARTIFACTS_DIR=out")
-			want := "GOOS=linux GOARCH=" + goarch[arch] +
-				` CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags lambda.norpc -ldflags="-s -w -buildid=" -o "out/bootstrap" ` + pkg + "\n"
+			want := `tools/build.sh "out/bootstrap" ` + pkg + " " + goarch[arch] + "\n"
 			if err != nil || out != want {
 				t.Errorf("%s builds %s with %q, %v; not with %q", makefile, f, out, err, want)
 			}
@@ -684,7 +683,6 @@ func TestArchitecture(t *testing.T) {
 	}{
 		{[]string{"-f", "tools/arch/arm64/Makefile", "build-AuthorizerFunction", "ARTIFACTS_DIR=out", "ARCH=x86_64"}, "ARCH is x86_64 but the template's Architecture is arm64"},
 		{[]string{"-f", "tools/arch/x86_64/Makefile", "build-ProtectedFunction", "ARTIFACTS_DIR=out", "ARCH=arm64"}, "ARCH is arm64 but the template's Architecture is x86_64"},
-		{[]string{"-f", "tools/arch/arm64/Makefile", "build-AuthorizerFunction", "ARTIFACTS_DIR=out", "GOARCH=amd64"}, "GOARCH is amd64 but ARCH is arm64"},
 		{[]string{"build-AuthorizerFunction"}, "needs ARTIFACTS_DIR"},
 		{[]string{"deploy", "ARCH=sparc"}, `ARCH is "sparc", it must be arm64 or x86_64`},
 		{[]string{"build", "ARCH="}, `ARCH is "", it must be arm64 or x86_64`},
