@@ -20,24 +20,12 @@ STORE ?= ministack
 
 FUZZTIME ?= 10s
 
-# The functions' architecture wherever SAM builds or deploys them. sam build comes in through tools/arch/, where
-# TEMPLATE_ARCH says what the template is being built with.
-ifeq ($(origin TEMPLATE_ARCH),file)
-ARCH ?= $(TEMPLATE_ARCH)
-ifneq ($(ARCH),$(TEMPLATE_ARCH))
-$(error ARCH is $(ARCH) but the template's Architecture is $(TEMPLATE_ARCH): use make deploy ARCH=$(ARCH), or give sam build and sam deploy --parameter-overrides Architecture=$(ARCH))
-endif
-endif
-ARCH ?= arm64
-
-GOARCH_arm64  := arm64
-GOARCH_x86_64 := amd64
-ifeq ($(GOARCH_$(ARCH)),)
-$(error ARCH is "$(ARCH)", it must be arm64 or x86_64)
-endif
-
 # A go.work in a folder above would decide what is compiled.
 export GOWORK := off
+
+ifeq ($(origin ARCH),command line)
+$(error ARCH is no setting: the functions' architecture is Mappings, Build, Functions, Architecture in template.yaml, arm64 or x86_64)
+endif
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -83,13 +71,12 @@ test-store: $(if $(filter ministack dynamodb-local,$(STORE)),.tools/$(STORE)/ins
 test-store-unknown:
 	@echo 'STORE is "$(STORE)", it must be ministack or dynamodb-local' >&2; exit 1
 
-test-deploy: build .tools/sam/installed .tools/ministack/installed ## the suite against ministack, an emulator of AWS, after a real sam deploy
-	@$(call LOGGED,sam-build,$(MAKE) --no-print-directory sam-build ARCH=$(HOST_ARCH))
-	@ARCH=$(HOST_ARCH) test/targets/ministack.sh
+test-deploy: build .tools/sam/installed .tools/aws/installed .tools/ministack/installed ## the suite against ministack, an emulator of AWS, after a real sam deploy
+	@HOST_ARCH=$(HOST_ARCH) test/targets/ministack.sh
 
 test-sam: build .tools/sam/installed ## the event files and the suite with sam local (SAM_PORT=3000); needs Docker's engine: apt-get install docker.io iptables
-	@$(call LOGGED,sam-build,$(MAKE) --no-print-directory sam-build ARCH=$(HOST_ARCH))
-	@ARCH=$(HOST_ARCH) test/targets/sam-local.sh
+	@$(MAKE) --no-print-directory sam-build >build/sam-build.log 2>&1 || { cat build/sam-build.log >&2; exit 1; }
+	@HOST_ARCH=$(HOST_ARCH) test/targets/sam-local.sh
 
 test-aws: build ## the suite against a deployed stage (API=https://... KEYS=FILE, or a real gateway's ISSUER, ZUPLO_URL, ZUPLO_API_KEY)
 	@test/targets/aws.sh test
@@ -100,9 +87,6 @@ aws-parameters: build ## parameters for a stage that takes the tokens of make te
 export API KEYS
 
 HOST_ARCH = $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
-
-# $(2) with its output in build/$(1).log, shown when it fails.
-LOGGED = $(2) >build/$(1).log 2>&1 || { cat build/$(1).log >&2; exit 1; }
 
 # Tools that come from Python's index, each in an environment of its own. All that they need is in the list: --no-deps
 # keeps pip from looking for more.
@@ -152,20 +136,25 @@ events: ## the event files for sam local invoke anew, with new keys
 	rm -f events/*.json
 	go run ./events events
 
-# sam build calls these, with ARTIFACTS_DIR.
+# sam build calls these, with ARTIFACTS_DIR, and by way of tools/arch/, which says for what.
 build-AuthorizerFunction: PKG := ./authorizer
 build-ProtectedFunction: PKG := ./protected
 build-AuthorizerFunction build-ProtectedFunction:
-	@$(if $(ARTIFACTS_DIR),,$(error $@ needs ARTIFACTS_DIR: sam build sets it; make build builds for this machine))
-	tools/build.sh "$(ARTIFACTS_DIR)/bootstrap" $(PKG) $(GOARCH_$(ARCH))
+	@$(if $(and $(ARTIFACTS_DIR),$(FUNCTION_GOARCH)),,$(error $@ is for sam build, which comes by way of tools/arch/ and sets ARTIFACTS_DIR; make build builds for this machine))
+	tools/build.sh "$(ARTIFACTS_DIR)/bootstrap" $(PKG) $(FUNCTION_GOARCH)
 
-sam-build: ## both functions through sam build (ARCH=arm64|x86_64)
+# The template is the real one but for the architecture. .aws-sam is left alone: sam deploy ships what lies there.
+sam-build: ## both functions through sam build for this machine, in build/sam, as sam local needs them
 	@command -v sam >/dev/null || { echo "make $@ needs the AWS SAM CLI, which is not installed" >&2; exit 1; }
-	SAM_CLI_TELEMETRY=0 sam build --parameter-overrides Architecture=$(ARCH)
+	@mkdir -p build
+	sed 's/^      Architecture: .*/      Architecture: $(HOST_ARCH)/' template.yaml >build/template.yaml
+	SAM_CLI_TELEMETRY=0 sam build --template build/template.yaml --base-dir . --build-dir build/sam
 
-deploy: sam-build ## sam build, sam deploy (ARCH=arm64|x86_64 PARAMS='Issuer=https://... Audience=...')
-	@$(if $(findstring Architecture=,$(PARAMS)),$(error PARAMS names Architecture: say ARCH=arm64 or ARCH=x86_64 instead))
-	sam deploy --parameter-overrides $(PARAMS) Architecture=$(ARCH)
+deploy: ## sam build, sam deploy (PARAMS='Issuer=https://... Audience=...')
+	@$(if $(findstring Architecture=,$(PARAMS)),$(error PARAMS names Architecture, which is no parameter: it is Mappings, Build, Functions, Architecture in template.yaml))
+	@command -v sam >/dev/null || { echo "make $@ needs the AWS SAM CLI, which is not installed" >&2; exit 1; }
+	sam build
+	sam deploy $(if $(PARAMS),--parameter-overrides $(PARAMS))
 
 lint: ## gofmt, go vet, staticcheck
 	@out=$$(gofmt -l .) && if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi

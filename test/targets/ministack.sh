@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Deploys template.yaml into ministack with sam deploy, runs test/e2e/ against it, changes one parameter, deploys the example of
-# another stack's API, and deletes it all. Everything happens in a network namespace of its own: ministack listens on all
+# Builds a copy of this tree with sam build, deploys it into ministack with sam deploy, runs test/e2e/ against it, changes
+# parameters, deploys the example of another stack's API, and deletes it all. Everything happens in a network namespace of its own: ministack listens on all
 # interfaces, and what is built must not need the network.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -21,7 +21,7 @@ shared) # beside the stand-in, whose addresses are in the environment: another s
 esac
 ip link set lo up
 
-export PATH=$PWD/.tools/sam/bin:$PATH SAM_CLI_TELEMETRY=0 GOPROXY=off
+export PATH=$PWD/.tools/sam/bin:$PWD/.tools/aws/bin:$PATH SAM_CLI_TELEMETRY=0 GOPROXY=off
 export AWS_ENDPOINT_URL=http://localhost:4566 AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION=us-east-1
 export JWKS_TTL=1s JWKS_MAX_STALE=6s LEEWAY=0s MAX_TOKEN_AGE=1h # of the stack and, so that it knows them, of the suite
 export ZUPLO_PORT=9000 KEYS=build/ministack-keys.json
@@ -39,11 +39,37 @@ finish() {
 trap finish EXIT
 step() { step=$1 && printf '%4d s  %s\n' $SECONDS "$1"; }
 
+# What a user has checked out, without what may have been built here before.
+checkout=$work/checkout
+mkdir "$checkout"
+git ls-files -z --cached --others --exclude-standard | tar --null -T - -cf - | tar -xf - -C "$checkout"
+
 # deploy PARAMETER=VALUE...: our stack, with samconfig.toml, as a user would.
-deploy() { sam deploy --region us-east-1 --parameter-overrides "$@" >>"$log" 2>&1; }
+deploy() { (cd "$checkout" && sam deploy --region us-east-1 --parameter-overrides "$@") >>"$log" 2>&1; }
+
+# built ARCHITECTURE OPTIONS...: sam build with that architecture in the template, as a user with a strict umask would.
+built() {
+	sed -i "s/^      Architecture: .*/      Architecture: $1/" "$checkout/template.yaml"
+	(cd "$checkout" && umask 077 && sam build "${@:2}") >>"$log" 2>&1
+	go run .ci/checkelf.go "$1" "$checkout"/.aws-sam/build/*/bootstrap >>"$log"
+}
+
+# refused COMMAND...: it fails, and no stack comes of it.
+refused() {
+	! "$@" || { echo "$* succeeded" >&2 && exit 1; }
+	! describe zuplo-lambda-authorizer >>"$log" 2>&1 || { echo "$* has left a stack" >&2 && exit 1; }
+}
+describe() { aws cloudformation describe-stacks --stack-name "$1"; }
+
+# said TEXT: in the log, since this was last asked.
+said() {
+	grep -qF -- "$1" <(tail -n "+$((seen + 1))" "$log") || { echo "nothing said: $1" >&2 && exit 1; }
+	seen=$(wc -l <"$log")
+}
+seen=0
 
 ours() {
-	deploy Architecture="$ARCH" Issuer="http://127.0.0.1:$ZUPLO_PORT/__zuplo/issuer" \
+	deploy Issuer="http://127.0.0.1:$ZUPLO_PORT/__zuplo/issuer" \
 		JwksTtl=$JWKS_TTL JwksMaxStale=$JWKS_MAX_STALE SharedJwks=${SHARED:-false} Leeway=$LEEWAY MaxTokenAge=$MAX_TOKEN_AGE "$@"
 }
 
@@ -71,6 +97,22 @@ ministack 4566 >>"$log" 2>&1 &
 ministack=$!
 serving ministack $ministack -f "$AWS_ENDPOINT_URL/_ministack/health"
 
+step "sam deploy where nothing was built: it stops and says what to do"
+refused deploy Issuer=https://issuer.example
+said "CodeUri of resource AuthorizerFunction refers to a file or folder that does not exist $checkout/.aws-sam/not-built-yet--run-sam-build-first"
+
+step "sam build: for what the template says, whatever else is said, and never from a stale cache"
+[ "$HOST_ARCH" = arm64 ] && other=x86_64 || other=arm64
+built $other --parameter-overrides Architecture="$HOST_ARCH"
+main=$(cat authorizer/main.go)
+printf '%s\n' "${main/func main() {/func main() { println()}" >"$checkout/authorizer/main.go"
+built "$HOST_ARCH" --cached
+! cmp -s build/authorizer/bootstrap "$checkout/.aws-sam/build/AuthorizerFunction/bootstrap"
+printf '%s\n' "$main" >"$checkout/authorizer/main.go"
+built "$HOST_ARCH" --cached --parameter-overrides Architecture=$other
+cmp build/authorizer/bootstrap "$checkout/.aws-sam/build/AuthorizerFunction/bootstrap"
+cmp build/protected/bootstrap "$checkout/.aws-sam/build/ProtectedFunction/bootstrap"
+
 step "sam deploy with Monitoring, which it cannot take: alarms of metric math"
 if ours Audience=aws-origin; then
 	echo "ministack takes metric math now: deploy with Monitoring from here on" >&2
@@ -79,8 +121,19 @@ fi
 grep -q 'Properties.Metrics' "$log"
 sam delete --no-prompts --stack-name zuplo-lambda-authorizer --region us-east-1 >>"$log" 2>&1
 
-step "sam deploy without Monitoring"
-ours Audience=aws-origin Monitoring=false
+step "sam deploy without Monitoring, and with an Architecture of earlier days"
+ours Audience=aws-origin Monitoring=false Architecture=$other
+for f in AuthorizerFunction ProtectedFunction; do
+	got=$(aws cloudformation describe-stack-resource --stack-name zuplo-lambda-authorizer --logical-resource-id $f --query StackResourceDetail.PhysicalResourceId --output text)
+	read -r arch location <<<"$(aws lambda get-function --function-name "$got" --query '[Configuration.Architectures[0], Code.Location]' --output text)"
+	[ "$arch" = "$HOST_ARCH" ] || { echo "$f was deployed for $arch" >&2 && exit 1; }
+	curl -sf "$location" >"$work/$f.zip"
+	python3 - "$work/$f.zip" <<-'END'
+		import sys, zipfile
+		files = {i.filename: f"{i.external_attr >> 16 & 0o777:o}" for i in zipfile.ZipFile(sys.argv[1]).infolist()}
+		sys.exit(files != {"bootstrap": "755"} and f"{sys.argv[1]} holds {files}, not bootstrap alone with mode 755")
+	END
+done
 api=$(at zuplo-lambda-authorizer)
 stages=$(curl -sf "${api%/*/_user_request_}/stages" | grep -o '"stageName": *"[^"]*"')
 [ "$stages" = '"stageName": "prod"' ] || { echo "the API has other stages than prod alone: $stages" >&2 && exit 1; }
@@ -104,7 +157,7 @@ grep -q '"Count": *1,' <<<"$items" && grep -q "127.0.0.1:$ZUPLO_PORT" <<<"$items
 
 step "a stage with the test keys pinned, in the place of one on AWS: make test-aws"
 test/targets/aws.sh parameters >"$work/parameters.yaml"
-deploy "file://$work/parameters.yaml" Architecture="$ARCH" Monitoring=false
+deploy "file://$work/parameters.yaml" Monitoring=false
 env -u JWKS_TTL -u JWKS_MAX_STALE -u LEEWAY -u MAX_TOKEN_AGE TARGET='ministack, pinned keys' API="$api" \
 	test/targets/aws.sh test -run 'TestAllow|TestGateway|TestZuplo|TestReject/(header|(EdDSA|RS256|PS256|ES256)/)'
 
@@ -128,7 +181,6 @@ example permission.yaml authorizer-for-orders ApiAccount="${account%%:*}" ApiId=
 example api.yaml orders SameAccount=false
 standin "$shared" -keys "$KEYS" -- "$0" shared
 
-describe() { .tools/sam/bin/python -c 'import boto3, sys; print(boto3.client("cloudformation").describe_stacks(StackName=sys.argv[1]))' "$1"; }
 describe zuplo-lambda-authorizer >>"$log" # it can tell
 
 step "sam delete"

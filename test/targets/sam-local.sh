@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 export PATH=$PWD/.tools/sam/bin:$PATH SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1
 port=${SAM_PORT:-3000}
 image=zuplo-lambda-authorizer/sam-local
-local="--parameter-overrides Architecture=$ARCH --invoke-image $image:base --skip-pull-image"
+local="--template build/sam/template.yaml --invoke-image $image:base --skip-pull-image"
 work=$(mktemp -d) started=()
 finish() {
 	code=$?
@@ -36,14 +36,14 @@ engine() {
 # own, so that nobody else's functions run in it.
 image() {
 	local root=$work/image
-	! docker image inspect "$image:rapid-$ARCH" >/dev/null 2>&1 || return 0
+	! docker image inspect "$image:rapid-$HOST_ARCH" >/dev/null 2>&1 || return 0
 	mkdir -p "$root/var/rapid" "$root/tmp" "$root/etc/ssl/certs"
 	chmod 1777 "$root/tmp"
-	cp .tools/sam/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-$ARCH "$root/var/rapid/aws-lambda-rie"
+	cp .tools/sam/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-$HOST_ARCH "$root/var/rapid/aws-lambda-rie"
 	chmod +x "$root/var/rapid/aws-lambda-rie"
 	[ ! -f /etc/ssl/certs/ca-certificates.crt ] || cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 	tar -C "$root" -c . | docker import - "$image:base" >/dev/null
-	docker tag "$image:base" "$image:rapid-$ARCH"
+	docker tag "$image:base" "$image:rapid-$HOST_ARCH"
 }
 
 # events holds each file's answer to the verdict in its name. sam exits with 0 even when the function fails.

@@ -272,7 +272,6 @@ func TestParametersAreDescribedAndConstrained(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]object{
-		"Architecture":     {"Default": "arm64", "AllowedValues": []any{"arm64", "x86_64"}},
 		"MemorySize":       {"MinValue": "128", "MaxValue": "10240"},
 		"XRay":             {"Default": "off", "AllowedValues": []any{"off", "on"}},
 		"StageName":        {"Default": "prod"},
@@ -414,13 +413,17 @@ func TestPatterns(t *testing.T) {
 	}
 }
 
+// architecture is where the functions' one stands, for sam build and for the deployment alike.
+var architecture any = object{"Fn::FindInMap": []any{"Build", "Functions", "Architecture"}}
+
 func TestFunctions(t *testing.T) {
 	tmpl := template(t)
 	equal(t, "Globals.Function", at(tmpl, "Globals", "Function"), object{
-		"Runtime":       "provided.al2023",
-		"Handler":       "bootstrap",
-		"CodeUri":       ".",
-		"Architectures": []any{ref("Architecture")},
+		"Runtime": "provided.al2023",
+		"Handler": "bootstrap",
+		// What make test-deploy shows: it is never there and says what to do.
+		"CodeUri":       ".aws-sam/not-built-yet--run-sam-build-first",
+		"Architectures": []any{architecture},
 		"MemorySize":    ref("MemorySize"),
 		"Timeout":       "6",
 		"Tracing":       object{"Fn::If": []any{"Traced", "Active", "PassThrough"}},
@@ -429,8 +432,9 @@ func TestFunctions(t *testing.T) {
 	for name, logs := range map[string]string{"AuthorizerFunction": "AuthorizerLogs", "ProtectedFunction": "ProtectedLogs"} {
 		f := at(tmpl, "Resources", name)
 		equal(t, name+"'s Metadata", at(f, "Metadata"), object{
-			"BuildMethod": "makefile",
-			"ContextPath": object{"Fn::Sub": "tools/arch/${Architecture}"},
+			"BuildMethod":      "makefile",
+			"ContextPath":      object{"Fn::Join": []any{"/", []any{"tools/arch", architecture}}},
+			"WorkingDirectory": ".",
 		})
 		p := at(f, "Properties")
 		// Of an alias, a deployment that changes only parameters would leave the old values in force.
@@ -633,60 +637,59 @@ func TestGatewayResponses(t *testing.T) {
 func TestSamconfig(t *testing.T) {
 	config := file(t, "samconfig.toml")
 	for _, line := range []string{
-		`stack_name = ".+"`, `build_in_source = true`, `resolve_s3 = true`, `capabilities = "CAPABILITY_IAM"`, `confirm_changeset = false`,
+		`stack_name = ".+"`, `resolve_s3 = true`, `capabilities = "CAPABILITY_IAM"`, `confirm_changeset = false`,
 	} {
 		if !regexp.MustCompile(`(?m)^` + line + `$`).MatchString(config) {
 			t.Errorf("samconfig.toml has no line %s", line)
 		}
 	}
-	// With cached SAM ships stale code; parameter_overrides would give way, all of them, to the user's.
-	if m := regexp.MustCompile(`(?m)^(cached|parallel|parameter_overrides|region)\b.*`).FindString(config); m != "" {
+	// parameter_overrides would give way, all of them, to the user's.
+	if m := regexp.MustCompile(`(?m)^(parameter_overrides|region)\b.*`).FindString(config); m != "" {
 		t.Errorf("samconfig.toml has %s", m)
 	}
 }
 
-// The architecture that make builds for is the one in the template, and a build that would mix them stops.
+// The architecture is in one place: make builds for what tools/arch/ says, which the template's mapping chooses, and
+// whoever asks make for another one is told of that place. That SAM does so is shown by make test-deploy.
 func TestArchitecture(t *testing.T) {
 	// Read here so that go test's cache knows of what make reads.
 	file(t, "Makefile")
-	p := at(template(t), "Parameters", "Architecture")
-	goarch := map[string]string{"arm64": "arm64", "x86_64": "amd64"}
-	for _, v := range at(p, "AllowedValues").([]any) {
-		arch := v.(string)
+	tmpl := template(t)
+	equal(t, "Mappings", at(tmpl, "Mappings"), object{"Build": object{"Functions": object{"Architecture": "arm64"}}})
+	equal(t, "parameter Architecture", at(tmpl, "Parameters", "Architecture"), nil)
+	for arch, goarch := range map[string]string{"arm64": "arm64", "x86_64": "amd64"} {
 		makefile := filepath.Join("tools", "arch", arch, "Makefile")
 		file(t, makefile)
 		for _, f := range []string{"AuthorizerFunction", "ProtectedFunction"} {
-			pkg := "./" + strings.ToLower(strings.TrimSuffix(f, "Function"))
 			out, err := dryRun(t, "-f", makefile, "build-"+f, "ARTIFACTS_DIR=out")
-			want := `tools/build.sh "out/bootstrap" ` + pkg + " " + goarch[arch] + "\n"
+			want := `tools/build.sh "out/bootstrap" ./` + strings.ToLower(strings.TrimSuffix(f, "Function")) + " " + goarch + "\n"
 			if err != nil || out != want {
 				t.Errorf("%s builds %s with %q, %v; not with %q", makefile, f, out, err, want)
 			}
 		}
-		out, err := dryRun(t, "sam-build", "ARCH="+arch)
-		if want := "sam build --parameter-overrides Architecture=" + arch + "\n"; err != nil || !strings.HasSuffix(out, want) {
-			t.Errorf("make sam-build ARCH=%s: %q, %v", arch, out, err)
-		}
-		out, err = dryRun(t, "deploy", "ARCH="+arch, "PARAMS=Issuer=https://a")
-		if want := "sam deploy --parameter-overrides Issuer=https://a Architecture=" + arch + "\n"; err != nil || !strings.HasSuffix(out, want) {
-			t.Errorf("make deploy ARCH=%s: %q, %v", arch, out, err)
-		}
 	}
-	out, err := dryRun(t, "sam-build")
-	if want := "Architecture=" + text(p, "Default") + "\n"; err != nil || !strings.HasSuffix(out, want) {
-		t.Errorf("make's own ARCH is not the template's default: %q, %v", out, err)
+	for _, c := range []struct{ params, deploy string }{
+		{"Issuer=https://a Audience=b", "sam deploy --parameter-overrides Issuer=https://a Audience=b\n"},
+		{"", "sam deploy \n"},
+	} {
+		out, err := dryRun(t, "deploy", "PARAMS="+c.params)
+		if want := "sam build\n" + c.deploy; err != nil || !strings.HasSuffix(out, want) {
+			t.Errorf("make deploy PARAMS=%q: %q, %v; it should end with %q", c.params, out, err, want)
+		}
 	}
 
+	const place = "Mappings, Build, Functions, Architecture in template.yaml"
 	for _, bad := range []struct {
 		args []string
 		says string
 	}{
-		{[]string{"-f", "tools/arch/arm64/Makefile", "build-AuthorizerFunction", "ARTIFACTS_DIR=out", "ARCH=x86_64"}, "ARCH is x86_64 but the template's Architecture is arm64"},
-		{[]string{"-f", "tools/arch/x86_64/Makefile", "build-ProtectedFunction", "ARTIFACTS_DIR=out", "ARCH=arm64"}, "ARCH is arm64 but the template's Architecture is x86_64"},
-		{[]string{"build-AuthorizerFunction"}, "needs ARTIFACTS_DIR"},
-		{[]string{"deploy", "ARCH=sparc"}, `ARCH is "sparc", it must be arm64 or x86_64`},
-		{[]string{"build", "ARCH="}, `ARCH is "", it must be arm64 or x86_64`},
-		{[]string{"deploy", "PARAMS=Architecture=x86_64"}, "PARAMS names Architecture"},
+		{[]string{"-f", "tools/arch/arm64/Makefile", "build-AuthorizerFunction", "ARTIFACTS_DIR=out", "ARCH=x86_64"}, place},
+		{[]string{"build-AuthorizerFunction"}, "is for sam build"},
+		{[]string{"build-AuthorizerFunction", "ARTIFACTS_DIR=out"}, "is for sam build"},
+		{[]string{"-f", "tools/arch/arm64/Makefile", "build-ProtectedFunction"}, "is for sam build"},
+		{[]string{"deploy", "ARCH=amd64"}, place},
+		{[]string{"build", "ARCH="}, place},
+		{[]string{"deploy", "PARAMS=Architecture=x86_64"}, place},
 	} {
 		out, err := dryRun(t, bad.args...)
 		if err == nil || !strings.Contains(out, bad.says) {
@@ -695,12 +698,12 @@ func TestArchitecture(t *testing.T) {
 	}
 }
 
-// dryRun returns what make would do. It inherits nothing but PATH: ARCH may be set, and a make may run the tests.
+// dryRun returns what make would do, in a shell that has an ARCH of its own and nothing else but PATH.
 func dryRun(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.Command("make", append([]string{"--no-print-directory", "-n"}, args...)...)
 	cmd.Dir = root
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "ARCH=arm"}
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
