@@ -113,6 +113,12 @@ built "$HOST_ARCH" --cached --parameter-overrides Architecture=$other
 cmp build/authorizer/bootstrap "$checkout/.aws-sam/build/AuthorizerFunction/bootstrap"
 cmp build/protected/bootstrap "$checkout/.aws-sam/build/ProtectedFunction/bootstrap"
 
+step "sam deploy as README.md has it, with the placeholder"
+line=$(grep -o 'sam deploy --parameter-overrides Issuer=.*' README.md)
+placeholder() { (cd "$checkout" && $line) >>"$log" 2>&1; }
+refused placeholder
+said "stands for the name of your own"
+
 step "sam deploy with Monitoring, which it cannot take: alarms of metric math"
 if ours Audience=aws-origin; then
 	echo "ministack takes metric math now: deploy with Monitoring from here on" >&2

@@ -111,15 +111,31 @@ func ref(name string) any { return object{"Ref": name} }
 
 func getAtt(name string) any { return object{"Fn::GetAtt": name} }
 
+// A pattern is one of CloudFormation's or API Gateway's.
+type pattern struct{ takes, refuses *regexp.Regexp }
+
+func (p pattern) MatchString(s string) bool {
+	return p.takes.MatchString(s) && (p.refuses == nil || !p.refuses.MatchString(s))
+}
+
 // whole compiles a pattern as CloudFormation and API Gateway apply theirs, to the whole of a value. Theirs are Java
-// expressions: none here uses anything that Go reads otherwise.
-func whole(t *testing.T, pattern string) *regexp.Regexp {
+// expressions: none here uses anything that Go reads otherwise, but for a negative lookahead at the start.
+func whole(t *testing.T, expression string) pattern {
 	t.Helper()
-	re, err := regexp.Compile(`\A(?:` + pattern + `)\z`)
-	if err != nil {
-		t.Fatal(err)
+	compile := func(s string) *regexp.Regexp {
+		re, err := regexp.Compile(`\A(?:` + s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return re
 	}
-	return re
+	var p pattern
+	if rest, ok := strings.CutPrefix(expression, "^(?!"); ok {
+		refused, rest, _ := strings.Cut(rest, ")") // no parentheses within
+		p.refuses, expression = compile(refused+")"), rest
+	}
+	p.takes = compile(expression + `)\z`)
+	return p
 }
 
 // allows holds a pattern to what it must take and what it must refuse.
@@ -319,7 +335,9 @@ func TestPatterns(t *testing.T) {
 			"https://a", "https://a.zuplo.app/__zuplo/issuer", "https://a.example:8443/", "https://a/b/,https://c/d",
 			"https://[2001:db8::1]:8443/x", "https://a/%7Eb;c=d@e", "http://localhost", "http://localhost:9000/__zuplo/issuer",
 			"http://127.0.0.1:9000", "http://127.255.0.3/x", "http://[::1]:9000/x", "https://a,http://127.0.0.1",
+			"https://a-main-1b2c3d4.zuplo.app/__zuplo/issuer", "https://Issuer.example/", "https://a.zuplo.app/X",
 		}, []string{
+			"https://DEPLOYMENT.zuplo.app/__zuplo/issuer", "https://YOUR-DEPLOYMENT.zuplo.app/__zuplo/issuer", "https://a,https://DEPLOYMENT.zuplo.app:443",
 			"", " ", ",", "a", "https://", "https:///x", "https://a,", ",https://a", "https://a,,https://b", "https://a, https://b", "https://a https://b",
 			" https://a", "https://a ", "https://a\n", "https://a\t", `"https://a"`, "'https://a'", "https://a/'", `https://a/"`,
 			"https://user@a", "https://user:word@a/", "https://a?x=1", "https://a/?", "https://a#f", "https://a/b#", "https://a:", "https://a:x",
