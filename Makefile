@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-store test-deploy test-sam test-aws aws-parameters build unit e2e e2e-store init-time judges judges-need events build-AuthorizerFunction build-ProtectedFunction sam-build deploy lint fuzz fleet bench cover clean
+.PHONY: help run test test-store test-deploy test-sam test-aws aws-parameters build unit e2e e2e-store init-time judges judges-need events build-AuthorizerFunction build-ProtectedFunction sam-build deploy forget-keys pin-keys unpin-keys set-parameter lint fuzz fleet bench cover clean
 
 # SAM as make test-deploy and make test-sam have installed it, where there is no other.
 export PATH := $(PATH):$(CURDIR)/.tools/sam/bin
@@ -155,6 +155,20 @@ deploy: ## sam build, sam deploy (PARAMS='Issuer=https://... Audience=...')
 	@command -v sam >/dev/null || { echo "make $@ needs the AWS SAM CLI, which is not installed" >&2; exit 1; }
 	sam build
 	sam deploy $(if $(PARAMS),--parameter-overrides $(PARAMS))
+
+# What an operator does to a stack that runs. docs/operations.md says it for whoever has no checkout.
+export STACK ?= zuplo-lambda-authorizer
+forget-keys: ## new environments, no shared key set, no cached policies, at once (STACK)
+	@tools/stack.sh forget-keys
+
+pin-keys: ## the key set in a file instead of the issuer's, at once (STACK JWKS=FILE)
+	@tools/stack.sh pin-keys "$(JWKS)"
+
+unpin-keys: ## the issuer's keys again (STACK)
+	@tools/stack.sh unpin-keys
+
+set-parameter: ## another value of one of the authorizer's settings (STACK NAME=JwksTtl VALUE=1m)
+	@tools/stack.sh set-parameter "$(NAME)" "$(VALUE)"
 
 lint: ## gofmt, go vet, staticcheck
 	@out=$$(gofmt -l .) && if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi

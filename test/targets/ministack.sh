@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds a copy of this tree with sam build, deploys it into ministack with sam deploy, runs test/e2e/ against it, changes
-# parameters, deploys the example of another stack's API, and deletes it all. Everything happens in a network namespace of its own: ministack listens on all
+# parameters, types an operator's commands, deploys the example of another stack's API, and deletes it all. Everything happens in a network namespace of its own: ministack listens on all
 # interfaces, and what is built must not need the network.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -161,8 +161,14 @@ items=$(dynamodb "$AWS_ENDPOINT_URL" Scan "{\"TableName\": \"$table\"}")
 grep -q '"Count": *1,' <<<"$items" && grep -q "127.0.0.1:$ZUPLO_PORT" <<<"$items" && grep -q '"jwks": *{"B":' <<<"$items" ||
 	{ echo "the table of shared keys, $table, holds $items" >&2 && exit 1; }
 
+step "what an operator types at night"
+SHARED=true ours Audience=another-origin,aws-origin JwksUri="http://127.0.0.1:$ZUPLO_PORT/__zuplo/issuer/.well-known/jwks.json" Monitoring=false
+id=${api#*/restapis/}
+API=${id%%/*} standin "$api" -- test/targets/operator.sh >>"$log" 2>"$work/operator" || { cat "$work/operator" >&2 && exit 1; }
+
 step "a stage with the test keys pinned, in the place of one on AWS: make test-aws"
 test/targets/aws.sh parameters >"$work/parameters.yaml"
+printf "JwksUri: ''\n" >>"$work/parameters.yaml"
 deploy "file://$work/parameters.yaml" Monitoring=false
 env -u JWKS_TTL -u JWKS_MAX_STALE -u LEEWAY -u MAX_TOKEN_AGE TARGET='ministack, pinned keys' API="$api" \
 	test/targets/aws.sh test -run 'TestAllow|TestGateway|TestZuplo|TestReject/(header|(EdDSA|RS256|PS256|ES256)/)'

@@ -440,3 +440,27 @@ func TestParametersAreInTheReadme(t *testing.T) {
 		}
 	}
 }
+
+// What operators paste is what make runs, so that one is tried with the other.
+func TestRunbookHasTheFunctionsOfMake(t *testing.T) {
+	lines := func(text, prefix string) []string {
+		_, text, _ = strings.Cut(text, "\n"+prefix+"resource() {")
+		text, _, _ = strings.Cut(text, "\n\n")
+		var found []string
+		for line := range strings.Lines(text) {
+			found = append(found, strings.TrimSpace(line))
+		}
+		return found
+	}
+	in, out := lines(file(t, "tools/stack.sh"), ""), lines(file(t, "docs/operations.md"), "    ")
+	equal(t, "docs/operations.md's functions", out, in)
+	for _, name := range []string{"change() {", "empty_table() {", "flush() {"} {
+		if !slices.Contains(in, name) {
+			t.Errorf("tools/stack.sh has no %s", name)
+		}
+	}
+	// It replaces all variables by those that it is given.
+	if docs := file(t, "docs/operations.md") + file(t, "README.md"); strings.Contains(docs, "--environment") {
+		t.Error("the documents name --environment of the Lambda CLI")
+	}
+}

@@ -170,6 +170,12 @@ var variables = map[string]string{
 	"LOG_LEVEL":       "LogLevel",
 }
 
+// conditional are the variables that are not just a parameter's value.
+var conditional = object{
+	"JWKS_URI":   object{"Fn::If": []any{"Pinned", "", ref("JwksUri")}},
+	"JWKS_TABLE": object{"Fn::If": []any{"Shared", ref("AuthorizerJwks"), ""}},
+}
+
 func TestEveryVariableIsAParameter(t *testing.T) {
 	tmpl := template(t)
 	env := at(tmpl, "Resources", "AuthorizerFunction", "Properties", "Environment", "Variables")
@@ -188,7 +194,9 @@ func TestEveryVariableIsAParameter(t *testing.T) {
 			equal(t, parameter+"'s Default", at(p, "Default"), "")
 		}
 	}
-	want["JWKS_TABLE"] = object{"Fn::If": []any{"Shared", ref("AuthorizerJwks"), ""}}
+	maps.Copy(want, conditional)
+	equal(t, "condition Pinned", at(tmpl, "Conditions", "Pinned"), given("Jwks"))
+
 	literals := literalsOf(t, "authorizer")
 	for name := range want {
 		if !literals[name] {
@@ -213,6 +221,8 @@ func TestEveryVariableIsAParameter(t *testing.T) {
 			t.Errorf("%s's Description does not name %s", v.parameter, name)
 		}
 	}
+	// A changed variable starts new environments, whether it is read or not.
+	want["RESTART"] = ref("Restart")
 	equal(t, "AuthorizerFunction's environment", env, want)
 	equal(t, "ProtectedFunction's environment", at(tmpl, "Resources", "ProtectedFunction", "Properties", "Environment"), nil)
 }
@@ -295,6 +305,7 @@ func TestParametersAreDescribedAndConstrained(t *testing.T) {
 		"TokenHeader":      {"Default": "Authorization"},
 		"WithApi":          {"Default": "true", "AllowedValues": []any{"true", "false"}},
 		"SharedJwks":       {"Default": "true", "AllowedValues": []any{"true", "false"}},
+		"Restart":          {"Default": ""},
 		"PolicyExpiry":     {"AllowedValues": []any{"", "on", "off"}},
 		"LogLevel":         {"AllowedValues": []any{"", "DEBUG", "INFO", "WARN", "ERROR"}},
 
@@ -375,6 +386,7 @@ func TestPatterns(t *testing.T) {
 		}, []string{
 			" ", "a b", `"sub"`, `a\b`, "sub\n", strings.Repeat("x", 257),
 		}},
+		{"Restart", []string{"", "2026-11-26T01:37:00Z", "2026-11-26T01:37:00+00:00", "1"}, []string{" ", "a b", `"`, "'", "a,b", "a=b", strings.Repeat("1", 65)}},
 		{"StageName", []string{"prod", "v1", "a_b-C"}, []string{"", "$default", "a/b", "a.b", "a b", strings.Repeat("x", 129)}},
 		{"LogKmsKey", []string{
 			"", "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab", "arn:aws-cn:kms:cn-north-1:123456789012:key/mrk-1",
@@ -515,7 +527,7 @@ func TestFunctions(t *testing.T) {
 func TestSharedJwks(t *testing.T) {
 	tmpl := template(t)
 	equal(t, "condition Shared", at(tmpl, "Conditions", "Shared"), object{"Fn::And": []any{
-		object{"Fn::Equals": []any{ref("SharedJwks"), "true"}}, object{"Fn::Equals": []any{ref("Jwks"), ""}}}})
+		object{"Fn::Equals": []any{ref("SharedJwks"), "true"}}, object{"Fn::Not": []any{object{"Condition": "Pinned"}}}}})
 	equal(t, "tables", keys(resourcesOf(tmpl, "AWS::DynamoDB::Table")), []string{"AuthorizerJwks"})
 	table := at(tmpl, "Resources", "AuthorizerJwks")
 	equal(t, "AuthorizerJwks is deleted with the stack", []any{at(table, "DeletionPolicy"), at(table, "UpdateReplacePolicy")}, []any{"Delete", "Delete"})
@@ -664,6 +676,10 @@ func TestSamconfig(t *testing.T) {
 	// parameter_overrides would give way, all of them, to the user's.
 	if m := regexp.MustCompile(`(?m)^(parameter_overrides|region)\b.*`).FindString(config); m != "" {
 		t.Errorf("samconfig.toml has %s", m)
+	}
+	stack := regexp.MustCompile(`(?m)^stack_name = "(.+)"$`).FindStringSubmatch(config)
+	if stack == nil || !strings.Contains(file(t, "Makefile"), "\nexport STACK ?= "+stack[1]+"\n") {
+		t.Errorf("the Makefile's STACK is not samconfig.toml's stack, %v", stack)
 	}
 }
 
