@@ -15,7 +15,9 @@ block() {
 		fail "docs/operations.md has no commands that begin with: $1"
 }
 functions=$(block 'STACK=zuplo-lambda-authorizer')
-forget=$(block empty_table) pin=$(block 'change Jwks "$(cat jwks.json)"') unpin=$(block "change Jwks ''")
+forget=$(block empty_table)
+pin=$(block 'change Jwks "$(cat jwks.json)"')
+unpin=$(block "change Jwks ''")
 types() { cd "$work" && bash -ec "$functions"$'\n'"$1" && cd "$root"; }
 makes() { make --no-print-directory "$@"; }
 
