@@ -9,11 +9,13 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-lambda-go/lambdacontext"
 
 	"zuplo-lambda-authorizer/internal/fleet"
 	"zuplo-lambda-authorizer/internal/issuer"
@@ -22,6 +24,9 @@ import (
 )
 
 func main() {
+	if os.Getenv("GOMAXPROCS") == "" && lambdacontext.MaxConcurrency() <= 1 {
+		runtime.GOMAXPROCS(1) // two CPUs are visible where there is a fraction of one: handing over between them costs more than the work
+	}
 	c, err := readConfig(os.Getenv)
 	if err != nil {
 		for problem := range strings.SplitSeq(err.Error(), "\n") {
