@@ -164,6 +164,16 @@ func (h *Host) Counters() Counters {
 	return Counters{h.invocations, h.starts, len(h.live)}
 }
 
+// PIDs are those of the processes that it has now, for who measures them.
+func (h *Host) PIDs() (pids []int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for p := range h.live {
+		pids = append(pids, p.os.Pid)
+	}
+	return pids
+}
+
 // Close ends all processes for good.
 func (h *Host) Close() {
 	h.mu.Lock()

@@ -190,6 +190,9 @@ func TestInvoke(t *testing.T) {
 	if got, want := h.Counters(), (Counters{Invocations: 6, Starts: 1, Processes: 1}); got != want {
 		t.Errorf("counters %+v, want %+v", got, want)
 	}
+	if got := h.PIDs(); len(got) != 1 || got[0] != first.PID {
+		t.Errorf("processes %v, want %d", got, first.PID)
+	}
 }
 
 func TestFunctionErrors(t *testing.T) {
