@@ -4,6 +4,7 @@ package issuer
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode"
@@ -104,9 +106,17 @@ func (s Source) fetch(ctx context.Context) (body []byte, encoded bool, err error
 // NewClient returns an HTTP client for keys: without redirects, because they are where the configuration says, and, unless
 // it is to keep connections, without those, because they do not survive the freezing of the process.
 func NewClient(keep bool) *http.Client {
+	// The system's roots take milliseconds to parse, and crypto/tls does so when it meets the first certificate. Begun when a
+	// connection over TLS does, that passes while the other side is waited for; crypto/x509 does it once.
+	readRoots := sync.OnceFunc(func() { go x509.SystemCertPool() })
 	// Not a clone of the default one, which would go on offering HTTP/2 in the TLS handshake, and then not speak it.
 	t := &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
+		Proxy: func(r *http.Request) (*url.URL, error) { // asked right before a connection is made
+			if r.URL.Scheme == "https" {
+				readRoots()
+			}
+			return http.ProxyFromEnvironment(r)
+		},
 		TLSHandshakeTimeout:    keycache.FetchTime + time.Second, // net/http goes on with one that nobody waits for any more
 		DisableKeepAlives:      !keep,
 		MaxResponseHeaderBytes: 64 << 10,
