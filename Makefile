@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-store test-deploy test-sam test-aws aws-parameters build unit e2e e2e-store init-time judges judges-need events build-AuthorizerFunction build-ProtectedFunction sam-build deploy forget-keys pin-keys unpin-keys set-parameter lint fuzz fleet bench cover clean
+.PHONY: help run test test-store test-deploy test-sam test-aws aws-parameters build unit e2e e2e-store init-time judges judges-need events build-AuthorizerFunction build-ProtectedFunction sam-build deploy forget-keys pin-keys unpin-keys set-parameter lint fuzz fleet bench compare cover clean
 
 # SAM as make test-deploy and make test-sam have installed it, where there is no other.
 export PATH := $(PATH):$(CURDIR)/.tools/sam/bin
@@ -22,6 +22,10 @@ FUZZTIME ?= 10s
 
 # A go.work in a folder above would decide what is compiled.
 export GOWORK := off
+
+# make compare
+ROUNDS ?= 15
+PAGE   ?= docs/performance.md
 
 ifeq ($(origin ARCH),command line)
 $(error ARCH is no setting: the functions' architecture is Mappings, Build, Functions, Architecture in template.yaml, arm64 or x86_64)
@@ -173,7 +177,9 @@ set-parameter: ## another value of one of the authorizer's settings (STACK NAME=
 lint: ## gofmt, go vet, staticcheck
 	@out=$$(gofmt -l .) && if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
 	go vet -tags judges,store ./...
+	go -C test/bench vet ./...
 	go tool -modfile=tools/go.mod staticcheck -tags judges,store ./...
+	cd test/bench && go tool -modfile=../../tools/go.mod staticcheck ./...
 
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	@n=0; for pkg in $$(go list ./internal/... ./authorizer); do \
@@ -189,6 +195,17 @@ fleet: ## 200 to 1,500 environments with one table on a simulated clock, measure
 
 bench: ## benchmarks
 	go test -run '^$$' -bench . -benchmem ./internal/... ./authorizer
+
+compare: build test/bench/aws-jwt-verify/node_modules/installed ## the authorizer beside those written with other libraries, measured into docs/performance.md in under four minutes (ROUNDS=15)
+	@cd test/bench && for f in hello keyfunc oidc; do $(LAMBDA_BUILD) -o ../../build/bench/$$f/bootstrap ./$$f || exit 1; done
+	@go -C test/bench build -trimpath -buildvcs=false -o ../../build/bench/compare .
+	@go -C test/bench test ./...
+	@build/bench/compare -rounds $(ROUNDS) -page '$(PAGE)'
+
+test/bench/aws-jwt-verify/node_modules/installed: test/bench/aws-jwt-verify/package-lock.json
+	@for c in node npm; do command -v $$c >/dev/null || { echo "make compare needs $$c, which is not installed: on Debian, apt-get install nodejs npm" >&2; exit 1; }; done
+	cd $(dir $<) && npm ci
+	touch $@
 
 cover: unit ## coverage, line by line, as build/cover.html
 	go tool cover -html=build/cover.out -o build/cover.html
