@@ -19,7 +19,7 @@ import (
 )
 
 func main() {
-	rounds := flag.Int("rounds", 15, "how often each contestant has its turn")
+	rounds := flag.Int("rounds", 20, "how often each contestant has its turn")
 	binaries := flag.String("binaries", "build", "folder of the compiled functions")
 	page := flag.String("page", "", "file to write the tables into; empty: none")
 	flag.Parse()
