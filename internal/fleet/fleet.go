@@ -18,7 +18,7 @@ const (
 	Detour = 350 * time.Millisecond
 
 	// Reserve is how much longer than they are fresh keys must be able to serve: for another's lease, and for a fetch.
-	Reserve = LeaseTime + keycache.FetchTime + time.Second
+	Reserve = LeaseTime + mostLate + keycache.FetchTime
 
 	lookEvery = time.Second // between two looks at the shared copy for an unknown kid, or for keys where there are none
 	maxShared = 16 << 10    // bytes of a set that is shared; a write is billed by size

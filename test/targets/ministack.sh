@@ -158,7 +158,7 @@ SHARED=true ours Audience=another-origin Monitoring=false
 TARGET='ministack, shared keys' standin "$api" -audience another-origin -- "${suite[@]}" -run 'TestAllow|TestGateway|TestZuplo|TestReject/(header|EdDSA|RS256)'
 table=$(dynamodb "$AWS_ENDPOINT_URL" ListTables '{}' | sed -n 's/.*"TableNames": *\["\([^"]*\)"\].*/\1/p')
 items=$(dynamodb "$AWS_ENDPOINT_URL" Scan "{\"TableName\": \"$table\"}")
-grep -q '"Count": *1,' <<<"$items" && grep -q "127.0.0.1:$ZUPLO_PORT" <<<"$items" && grep -q '"jwks": *{"B":' <<<"$items" ||
+grep -q '"Count": *1,' <<<"$items" && grep -q '"jwks": *{"B":' <<<"$items" && ! grep -q "127.0.0.1:$ZUPLO_PORT" <<<"$items" ||
 	{ echo "the table of shared keys, $table, holds $items" >&2 && exit 1; }
 
 step "what an operator types at night"
