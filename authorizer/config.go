@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -178,6 +179,9 @@ func checkAlgorithm(alg string) error {
 func checkIssuer(name string) error {
 	if strings.Contains(name, "?") {
 		return errors.New("it holds a query")
+	}
+	if u, err := url.Parse(name); err == nil && strings.HasSuffix(strings.ToLower(u.Host), ".zuplo.app") && u.Host != strings.ToLower(u.Host) {
+		return errors.New("its host has a capital, as no deployment of Zuplo's does: DEPLOYMENT stands for the name of your own")
 	}
 	return issuer.CheckURL(name)
 }

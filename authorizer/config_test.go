@@ -70,6 +70,7 @@ func TestVariables(t *testing.T) {
 		{"ISSUER=https://a.example/", uris, []string{"https://a.example/ https://a.example/.well-known/jwks.json"}},
 		{"ISSUER=https://a.example,https://b.example/x", uris, []string{
 			"https://a.example https://a.example/.well-known/jwks.json", "https://b.example/x https://b.example/x/.well-known/jwks.json"}},
+		{"ISSUER=https://Own.example/A", uris, []string{"https://Own.example/A https://Own.example/A/.well-known/jwks.json"}},
 		{"ISSUER=http://localhost:9000", uris, []string{"http://localhost:9000 http://localhost:9000/.well-known/jwks.json"}},
 		{"JWKS_URI=https://keys.example/k?v=1", uris, []string{"https://i.example https://keys.example/k?v=1"}},
 		{"AUDIENCE=a,b", func(c config) any { return c.audiences }, []string{"a", "b"}},
@@ -118,6 +119,8 @@ func TestMistakes(t *testing.T) {
 		{"ISSUER", "https://i.example?", "query"},
 		{"ISSUER", "https://i.example#a", "fragment"},
 		{"ISSUER", "i.example", "host"},
+		{"ISSUER", "https://DEPLOYMENT.zuplo.app/__zuplo/issuer", "DEPLOYMENT stands for the name of your own"},
+		{"ISSUER", "https://i.example,https://a-Branch.zuplo.app", "item 2: its host has a capital"},
 		{"ISSUER", "https://i.example,https://c2VjcmV0@i.example", "item 2: it holds userinfo"},
 		{"ISSUER", `https://i.example/"`, "quote"},
 		{"ISSUER", "https://i.example/ a", "space"},
