@@ -38,6 +38,7 @@ type issuer struct {
 	plain, near, far string // where its keys are: over plain HTTP, over TLS, and over TLS from further away
 	rootsFile        string // that its certificate is signed by one of
 	noRoots          string // an empty folder
+	table            *table // of shared keys
 }
 
 func newIssuer(dir string) (*issuer, error) {
@@ -78,7 +79,8 @@ func newIssuer(dir string) (*issuer, error) {
 		}
 		go i.server.Serve(l)
 	}
-	return i, nil
+	i.table, err = newTable(certificate)
+	return i, err
 }
 
 // admin asks the stand-in's admin API.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"debug/buildinfo"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -40,7 +41,7 @@ type contestant struct {
 
 func contestants(binaries string) ([]contestant, error) {
 	list := []contestant{
-		{name: "this authorizer", binary: "authorizer", verifies: true},
+		{name: ours, binary: "authorizer", verifies: true},
 		{name: hello, binary: "bench/hello"},
 		{name: hello + ", `GOMAXPROCS=1`", binary: "bench/hello", env: []string{"GOMAXPROCS=1"}},
 		{name: keyfunc, binary: "bench/keyfunc", verifies: true},
@@ -79,6 +80,7 @@ func contestants(binaries string) ([]contestant, error) {
 }
 
 const (
+	ours    = "this authorizer"
 	hello   = "hello-world"
 	keyfunc = "golang-jwt + keyfunc"
 )
@@ -228,6 +230,8 @@ const (
 	memory     = "peak memory"
 	first      = "first decision"
 	rested     = "decision after 25 ms of rest"
+	dueAlone   = "decision with keys that are due"
+	dueShared  = "decision with shared keys that are due"
 )
 
 // round measures everything once, each contestant in its turn.
@@ -241,6 +245,15 @@ func (b *bench) round(ctx context.Context, list []contestant) error {
 		for n := 0; b.share != nil && n < shared; n++ {
 			if err := b.atShare(ctx, c); err != nil {
 				return fmt.Errorf("measuring %s at %s of a CPU: %w", c.name, shareOfCPU, err)
+			}
+		}
+	}
+	for _, c := range list {
+		for n := 0; b.share != nil && c.name == ours && n < shared; n++ {
+			for _, due := range []struct{ measure, table string }{{dueAlone, ""}, {dueShared, "keys"}} {
+				if err := b.due(ctx, c, due.measure, due.table); err != nil {
+					return fmt.Errorf("measuring %s: %s: %w", c.name, due.measure, err)
+				}
 			}
 		}
 	}
@@ -344,6 +357,41 @@ func (b *bench) atShare(ctx context.Context, c contestant) error {
 		took, err = invoke(ctx, h, b.eddsa[1+n])
 		b.add(c, rested, ms(took))
 	}
+	return err
+}
+
+// due measures a decision at a share of the CPU whose keys are due: it fetches them over TLS or, with a table, also reads it,
+// takes the lease and writes the set.
+func (b *bench) due(ctx context.Context, c contestant, measure, table string) error {
+	c.env = append(slices.Clone(c.env), "JWKS_TTL=1s", "JWKS_MAX_STALE=1h", "JWKS_TABLE="+table, "AWS_ENDPOINT_URL_DYNAMODB="+b.issuer.table.endpoint,
+		"AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=bench", "AWS_SECRET_ACCESS_KEY=bench")
+	set, err := b.issuer.keySet()
+	if err != nil {
+		return err
+	}
+	b.issuer.table.holds(set)
+	h := c.host(b.issuer, b.issuer.near)
+	defer h.Close()
+	if err := h.Start(ctx); err != nil {
+		return err
+	}
+	pid, err := only(h)
+	if err != nil {
+		return err
+	}
+	if err := b.share.add(pid); err != nil {
+		return err
+	}
+	defer b.share.leave(pid) // before it ends, which is work that the next one would pay for
+	if _, err := invoke(ctx, h, b.eddsa[0]); err != nil {
+		return err
+	}
+	time.Sleep(1100 * time.Millisecond)
+	took, err := invoke(ctx, h, b.eddsa[1])
+	if err == nil && table != "" && !b.issuer.table.leased() {
+		err = errors.New("its keys were not due: nobody took the lease")
+	}
+	b.add(c, measure, ms(took))
 	return err
 }
 

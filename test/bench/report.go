@@ -37,13 +37,17 @@ func (b *bench) report(list []contestant, rounds int, without, machine string) s
 		fmt.Fprintf(&w, "1.4 ms of each 20 ms; %d starts, each with %d decisions after %d ms of rest. The bracket holds the lowest and the highest of all.\n\n", rounds*shared, rests, rest.Milliseconds())
 		b.table(&w, list, []column{{"first decision: mean", first, mean}, {"90th percentile", first, p90},
 			{"after a rest: mean", rested, mean}, {"90th percentile", rested, p90}})
+		fmt.Fprintf(&w, "\nThis authorizer when its keys are due, with the issuer and the table of shared keys next door, over TLS; %d starts of each:\n\n| | median | 90th percentile | most |\n|---|---:|---:|---:|\n", rounds*shared)
+		for _, measure := range []string{dueAlone, dueShared} {
+			samples := b.samples[sampled{ours, measure}]
+			fmt.Fprintf(&w, "| %s | %.0f | %.0f | %.0f |\n", measure, median(samples), p90(samples), slices.Max(samples))
+		}
 	}
 
 	fmt.Fprintf(&w, "\n### Peak of resident memory, in MB\n\nAfter %d decisions.\n\n", 2*(warmUp+blocks*inBlock))
 	b.table(&w, list, []column{{"peak", memory, median}})
 
 	w.WriteString("\n### Aims\n\n| | aim | measured |\n|---|---|---|\n")
-	ours := list[0].name
 	ratio := func(measure, to string) float64 {
 		return median(b.samples[sampled{ours, measure}]) / median(b.samples[sampled{to, measure}])
 	}
