@@ -99,7 +99,7 @@ func (c *config) keys(i issuerConfig, client *http.Client, log, events *slog.Log
 	log = log.With("uri", uri)
 	cache := &keycache.Cache{
 		Name: uri, Source: issuer.Source{URI: i.jwksURI, Client: client, Now: now, Log: log},
-		TTL: c.ttl, MaxStale: c.maxStale, Now: now, Log: log, Fetches: events.With("issuer", i.name, "uri", uri),
+		TTL: c.ttl, MaxStale: c.maxStale, Now: now, Rand: rand.Float64, Log: log, Fetches: events.With("issuer", i.name, "uri", uri),
 	}
 	if c.table != nil {
 		cache.Source = &fleet.Fleet{

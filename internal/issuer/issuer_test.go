@@ -157,7 +157,7 @@ func TestVersion(t *testing.T) {
 func cacheOf(uri string, client *http.Client, log *slog.Logger) *keycache.Cache {
 	return &keycache.Cache{
 		Name: uri, Source: issuer.Source{URI: uri, Client: client, Now: time.Now, Log: log.With("uri", uri)},
-		TTL: time.Minute, MaxStale: time.Hour, Now: time.Now, Log: log.With("uri", uri), Fetches: log.With("uri", uri),
+		TTL: time.Minute, MaxStale: time.Hour, Now: time.Now, Rand: func() float64 { return 0 }, Log: log.With("uri", uri), Fetches: log.With("uri", uri),
 	}
 }
 

@@ -18,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,7 +47,7 @@ type Cache struct {
 	Early    time.Duration    // how much earlier they are due at most, at random, so that a fleet is not due at once
 	MaxStale time.Duration    // how old keys may grow while the issuer cannot be reached; at least TTL
 	Now      func() time.Time // required
-	Rand     func() float64   // 0 to 1, without 1; nil: rand.Float64
+	Rand     func() float64   // 0 to 1, without 1; required
 	Log      *slog.Logger     // required
 	Fetches  *slog.Logger     // gets a line for each time that the issuer was asked, or newer keys came from the table; nil: nobody wants them
 
@@ -61,45 +60,66 @@ type Cache struct {
 	allowance allowance
 }
 
+// A snapshot is the keys in memory. The zero snapshot has none.
 type snapshot struct {
-	set  *jwks.Set
+	set  *jwks.Set     // nil: none that may serve
 	sent time.Time     // when its request was sent
 	due  time.Duration // the age from which newer keys are wanted
+}
+
+// bare reports whether none of the keys may serve.
+func (s snapshot) bare() bool { return s.set == nil || s.set.Len() == 0 }
+
+func (s snapshot) fresh(now time.Time) bool { return Age(s.sent, now) < s.due }
+
+// memory returns the keys in memory, without a set that is too old.
+func (c *Cache) memory(now time.Time) (s snapshot) {
+	if last := c.current.Load(); last != nil {
+		s = *last
+	}
+	if now.Sub(s.sent) > c.MaxStale {
+		s.set = nil
+	}
+	return s
 }
 
 var (
 	errBackoff   = errors.New("not asking again yet after a failed fetch")
 	errAllowance = errors.New("unknown kid, and the allowance to fetch the keys again for such is used up")
 	errEmptySet  = errors.New("the issuer publishes an empty key set")
+	errStale     = errors.New("the newest keys are too old to serve already")
 )
 
 // Keys returns the keys under kid that fit alg, and whether the issuer has that kid. When the keys in memory are due or
 // do not hold the kid, it searches for newer ones, within the limits of back-off and allowance. An error means that no
 // answer could be had: no keys young enough, or nobody to ask about the kid.
 func (c *Cache) Keys(ctx context.Context, kid, alg string) (fit []jwks.Key, known bool, err error) {
-	fit, known, fresh := c.lookup(kid, alg)
-	if known && fresh {
+	now := c.now()
+	s := c.memory(now)
+	if fit, known = s.set.Keys(kid, alg); known && s.fresh(now) {
 		return fit, true, nil
 	}
-	err = c.renew(ctx, need{kid: kid})
-	if fit, known, _ = c.lookup(kid, alg); known { // by what came, or the old keys serve
+	err = c.renew(ctx, func(set *jwks.Set) bool { _, known := set.Keys(kid, ""); return known })
+	now = c.now()
+	s = c.memory(now)
+	if fit, known = s.set.Keys(kid, alg); known { // by what came, or the old keys serve
 		return fit, true, nil
 	}
-	s := c.current.Load()
+	young := !s.bare() && Age(s.sent, now) < recent
 	switch {
-	case err == nil && s.set.Len() > 0:
+	case err == nil && !s.bare(), young && (errors.Is(err, errAllowance) || errors.Is(err, ErrLeased)):
 		return nil, false, nil
+	case err == nil && s.set == nil:
+		err = errStale
 	case err == nil:
 		err = errEmptySet
-	case (errors.Is(err, errAllowance) || errors.Is(err, ErrLeased)) && s.usable(c.now(), c.MaxStale) && Age(s.sent, c.now()) < recent:
-		return nil, false, nil
 	}
 	return nil, false, fmt.Errorf("keys of %s: %w", c.Name, err)
 }
 
 // Start searches for the first keys and returns when they are there, when none could be had, or when ctx is done.
 func (c *Cache) Start(ctx context.Context) error {
-	if err := c.renew(ctx, need{any: true}); err != nil {
+	if err := c.renew(ctx, func(set *jwks.Set) bool { return set != nil }); err != nil {
 		return fmt.Errorf("keys of %s: %w", c.Name, err)
 	}
 	return nil
@@ -114,46 +134,9 @@ func (c *Cache) Age() (d time.Duration, ok bool) {
 	return max(0, c.now().Sub(s.sent)), true
 }
 
-// lookup asks the keys in memory. Too old, they know no kid.
-func (c *Cache) lookup(kid, alg string) (fit []jwks.Key, known, fresh bool) {
-	s, now := c.current.Load(), c.now()
-	if s == nil {
-		return nil, false, false
-	}
-	if now.Sub(s.sent) <= c.MaxStale {
-		fit, known = s.set.Keys(kid, alg)
-	}
-	return fit, known, Age(s.sent, now) < s.due
-}
-
-// A need is what somebody waits for: keys that are fresh and of a kid, or of any.
-type need struct {
-	kid string
-	any bool
-}
-
-func (n need) in(set *jwks.Set) bool {
-	_, known := set.Keys(n.kid, "")
-	return known || n.any
-}
-
-// holds reports whether the keys in memory are of the kid, and whether they are fresh.
-func (c *Cache) holds(n need) (known, fresh bool) {
-	s, now := c.current.Load(), c.now()
-	if s == nil {
-		return false, false
-	}
-	return now.Sub(s.sent) <= c.MaxStale && n.in(s.set), Age(s.sent, now) < s.due
-}
-
-// usable reports whether there are keys that may serve.
-func (s *snapshot) usable(now time.Time, maxStale time.Duration) bool {
-	return s != nil && s.set.Len() > 0 && now.Sub(s.sent) <= maxStale
-}
-
 // install makes set the current one, with c.mu held. Whatever went wrong before is over.
 func (c *Cache) install(set *jwks.Set, sent time.Time) {
-	c.current.Store(&snapshot{set, sent, c.TTL - time.Duration(c.random()*float64(c.Early))})
+	c.current.Store(&snapshot{set, sent, c.TTL - time.Duration(c.Rand()*float64(c.Early))})
 	c.backoff, c.unheard = Backoff{}, false
 }
 
@@ -170,27 +153,16 @@ func (c *Cache) judge(text []byte) (set *jwks.Set, err error) {
 		}
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return set, nil
+	return set, err
 }
 
 // held reports whether the back-off holds, with c.mu held.
 func (c *Cache) held(now time.Time) bool {
-	most := maxBackoff
-	if !c.current.Load().usable(now, c.MaxStale) {
-		most = maxBackoffBare
+	if c.memory(now).bare() {
+		return c.backoff.Holds(now, maxBackoffBare)
 	}
-	return c.backoff.Holds(now, most)
+	return c.backoff.Holds(now, maxBackoff)
 }
 
 // now strips the monotonic reading, which a suspended machine does not advance.
 func (c *Cache) now() time.Time { return c.Now().Round(0) }
-
-func (c *Cache) random() float64 {
-	if c.Rand != nil {
-		return c.Rand()
-	}
-	return rand.Float64()
-}

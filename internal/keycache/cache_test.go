@@ -843,3 +843,16 @@ func TestSourcePanics(t *testing.T) {
 		})
 	}
 }
+
+// A reply that is too old to serve as soon as it is there proves nothing of a kid that it holds.
+func TestReplyTooOldToServe(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := keytest.New("a")
+		w.TTL, w.MaxStale = time.Second, time.Second
+		w.Issuer.Be(func(b *keytest.Behaviour) { b.Delay = 1500 * time.Millisecond })
+		if got := w.Ask(t.Context(), "a"); got != "fault" || w.Issuer.Requests() != 1 {
+			t.Errorf("%s after %d requests", got, w.Issuer.Requests())
+		}
+	})
+}

@@ -31,15 +31,15 @@ const longest = 2 * fullWait
 
 // renew waits until the keys in memory are as needed, or until there is no better to be had. Without an error, a kid that
 // is still unknown is so to the issuer: it was asked after this wait began.
-func (c *Cache) renew(ctx context.Context, n need) error {
+func (c *Cache) renew(ctx context.Context, in func(*jwks.Set) bool) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-answerTime))
 		defer cancel()
 	}
 	for first := true; ; first = false {
-		known, fresh := c.holds(n)
-		f, earlier, err := c.join(n, known, fresh)
+		known, fresh := c.holds(in)
+		f, earlier, err := c.join(in, known, fresh)
 		if err != nil {
 			return err
 		}
@@ -47,7 +47,7 @@ func (c *Cache) renew(ctx context.Context, n need) error {
 			return err
 		}
 		same := f.want.Unknown == !known && f.due == !fresh
-		known, _ = c.holds(n)
+		known, _ = c.holds(in)
 		proof := f.asked && (!earlier || !first)
 		switch {
 		case f.err == nil && (known || proof):
@@ -59,9 +59,16 @@ func (c *Cache) renew(ctx context.Context, n need) error {
 	}
 }
 
+// holds reports whether the keys in memory are as needed but for their age, and whether they are fresh.
+func (c *Cache) holds(in func(*jwks.Set) bool) (known, fresh bool) {
+	now := c.now()
+	s := c.memory(now)
+	return in(s.set), s.fresh(now)
+}
+
 // join returns the flight in progress, which may have asked the issuer earlier, or starts one. An error means that there is
 // nothing to be done now.
-func (c *Cache) join(n need, known, fresh bool) (f *flight, earlier bool, err error) {
+func (c *Cache) join(in func(*jwks.Set) bool, known, fresh bool) (f *flight, earlier bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
@@ -77,17 +84,14 @@ func (c *Cache) join(n need, known, fresh bool) (f *flight, earlier bool, err er
 	}
 	// Its own context, because an invocation's dies with the invocation.
 	ctx, cancel := context.WithCancel(context.Background())
-	s := c.current.Load()
+	s := c.memory(now)
 	f = &flight{due: !fresh, began: now, cancel: cancel, done: make(chan struct{})}
 	f.want = Want{
-		Bare: !s.usable(now, c.MaxStale), Unknown: !known, Judge: c.judge, Frozen: watch(ctx, c.now),
+		Sent: s.sent, Bare: s.bare(), Unknown: !known, Judge: c.judge, Frozen: watch(ctx, c.now),
 		Permit: func(leased bool) error { return c.permit(f, leased) },
 		Enough: func(set *jwks.Set, sent time.Time) bool {
-			return n.in(set) && (fresh || Age(sent, c.now()) < c.TTL-c.Early)
+			return in(set) && (fresh || Age(sent, c.now()) < c.TTL-c.Early)
 		},
-	}
-	if s != nil {
-		f.want.Sent = s.sent
 	}
 	c.flight = f
 	go c.run(ctx, f)
@@ -161,7 +165,7 @@ func (c *Cache) giveUp(f *flight, short bool) {
 func (c *Cache) fail(f *flight) {
 	if !f.failed {
 		f.failed = true
-		c.backoff.Start(c.now(), c.random())
+		c.backoff.Start(c.now(), c.Rand())
 	}
 }
 

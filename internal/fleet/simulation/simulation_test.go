@@ -112,7 +112,7 @@ func (w *world) start() {
 	log := slog.New(slog.DiscardHandler)
 	e.cache = &keycache.Cache{
 		Name: jwksURI, Source: issuer.Source{URI: jwksURI, Client: &http.Client{Transport: e}, Now: e.now, Log: log},
-		TTL: ttl, MaxStale: maxStale, Now: e.now, Log: log,
+		TTL: ttl, MaxStale: maxStale, Now: e.now, Rand: rand.Float64, Log: log,
 	}
 	if w.table != nil {
 		e.cache.Source = &fleet.Fleet{
