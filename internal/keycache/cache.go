@@ -56,7 +56,7 @@ type Cache struct {
 	mu        sync.Mutex
 	flight    *flight // the search in progress, if any
 	backoff   Backoff // of fetches that failed
-	unheard   bool    // since the last keys a search was given up, or died of a freeze
+	unheard   bool    // since the last keys a search failed, was given up, or died of a freeze
 	allowance allowance
 }
 

@@ -10,12 +10,16 @@ import (
 
 func (c *Cache) Failures() int { c.mu.Lock(); defer c.mu.Unlock(); return c.backoff.failures }
 
-func (c *Cache) AllowanceUsed() int { c.mu.Lock(); defer c.mu.Unlock(); return c.allowance.used }
+func (c *Cache) AllowanceUsed() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return int((c.allowance.used(c.now()) + allowanceEvery - 1) / allowanceEvery)
+}
 
 func (c *Cache) UseAllowance() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.allowance = allowance{allowanceBurst, c.now()}
+	c.allowance = allowance{c.now().Add(allowanceBurst * allowanceEvery)}
 }
 
 func (c *Cache) Clock() time.Time { return c.now() }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"zuplo-lambda-authorizer/internal/jwks"
@@ -18,9 +19,9 @@ type flight struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the outcome stands: asked and err
 
-	asking bool // it may ask the issuer from now on; Cache.mu guards it
-	leased bool // under the fleet's lease; Cache.mu guards it
-	failed bool // it is counted as a failure; Cache.mu guards it
+	leased atomic.Bool // it may ask the issuer under the fleet's lease
+	asking bool        // it may ask the issuer from now on; Cache.mu guards it
+	failed bool        // it is counted as a failure; Cache.mu guards it
 
 	asked bool // the issuer was asked
 	err   error
@@ -108,61 +109,56 @@ func (c *Cache) permit(f *flight, leased bool) error {
 	case !f.due && c.allowance.spent(now):
 		return errAllowance
 	}
-	f.asking, f.leased = true, leased
+	f.asking = true
+	f.leased.Store(leased)
 	return nil
 }
 
 // await waits for a flight: for a second where old keys may serve, unless somebody did so in vain since the last keys,
 // or the flight has the lease, which the fleet would wait for in vain. A wait that ends before it is given up.
 func (c *Cache) await(ctx context.Context, f *flight, old bool) error {
-	begun, limit := time.Now(), c.Detour+fullWait
 	c.mu.Lock()
-	short := old && !c.unheard && c.backoff.failures == 0
+	short := old && !c.unheard
 	c.mu.Unlock()
-	if short {
-		limit = c.Detour + dueWait
+	if f.ends(ctx, c.Detour+dueWait) {
+		return nil
 	}
-	for {
-		timer := time.NewTimer(limit - time.Since(begun))
-		select {
-		case <-f.done:
-			timer.Stop()
-			return nil
-		case <-ctx.Done():
-		case <-timer.C:
-		}
-		timer.Stop()
-		if ctx.Err() == nil && short && c.isLeased(f) {
-			short, limit = false, c.Detour+fullWait
-			continue
-		}
-		c.giveUp(f, short)
-		return errors.New("no answer of the issuer in time")
+	short = short && (ctx.Err() != nil || !f.leased.Load())
+	if !short && f.ends(ctx, fullWait-dueWait) {
+		return nil
 	}
+	c.giveUp(f, !short)
+	return errors.New("no answer of the issuer in time")
 }
 
-func (c *Cache) isLeased(f *flight) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return f.leased
+// ends waits for the end of the flight, for d at most, and reports whether it came.
+func (f *flight) ends(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-f.done:
+		return true
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+	return false
 }
 
 // giveUp notes that a wait for a flight ended without an outcome: the process may be frozen before there is one. A full
 // wait counts as a failure then.
-func (c *Cache) giveUp(f *flight, short bool) {
+func (c *Cache) giveUp(f *flight, full bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.flight != f:
-	case short || !f.asking:
-		c.unheard = true
-	default:
+	if c.flight != f {
+		return
+	}
+	c.unheard = true
+	if full && f.asking {
 		c.fail(f)
 	}
 }
 
 // fail counts the failure of a flight, once, with c.mu held.
 func (c *Cache) fail(f *flight) {
+	c.unheard = true
 	if !f.failed {
 		f.failed = true
 		c.backoff.Start(c.now(), c.Rand())
@@ -178,23 +174,26 @@ func (c *Cache) run(ctx context.Context, f *flight) {
 		found, err = c.Source.Find(ctx, f.want)
 		return err
 	})
-	outcome := c.settle(f, found, err)
+	took := c.now().Sub(found.Asked)
+	outcome, copied := c.settle(f, found, took, err)
+	if copied {
+		c.line(slog.LevelInfo, append(keys(found.Set), slog.String("source", "table"), slog.String("outcome", string(OK))))
+	}
+	c.report(f, outcome, took, found.Set)
 	if found.Share != nil {
 		_ = Safely(c.Log, "sharing keys", func() error { found.Share(ctx, outcome); return nil })
 	}
 }
 
-// settle installs what was found, unless it is too late, and returns the outcome. A fetch that died of a freeze is no
-// failure.
-func (c *Cache) settle(f *flight, found Found, err error) (o Outcome) {
+// settle installs what was found, unless it is too late, and returns the outcome, and whether what it installed is a copy and not
+// what the issuer answered. A fetch that died of a freeze is no failure.
+func (c *Cache) settle(f *flight, found Found, took time.Duration, err error) (o Outcome, copied bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f.asked, f.err = !found.Asked.IsZero(), err
-	took := c.now().Sub(found.Asked)
-	if replaced := c.flight != f; replaced {
+	if c.flight != f {
 		f.err = errors.Join(err, errors.New("replaced by a younger search"))
-		c.report(f, Frozen, took, nil)
-		return Frozen
+		return Frozen, false
 	}
 	c.flight = nil
 	if f.asked && err == nil && took > FetchTime {
@@ -203,27 +202,22 @@ func (c *Cache) settle(f *flight, found Found, err error) (o Outcome) {
 	}
 	if found.Set != nil {
 		c.install(found.Set, found.Sent)
-		if !f.asked || err != nil { // it is not what the issuer answered
-			c.line(slog.LevelInfo, append(keys(found.Set), slog.String("source", "table"), slog.String("outcome", string(OK))))
-		}
+		copied = !f.asked || err != nil
 	}
 	switch {
 	case !f.asked:
-		return ""
+		return "", copied
 	case f.err == nil:
 		if !f.due {
-			c.allowance.charge()
+			c.allowance.charge(found.Asked)
 		}
-		o = OK
+		return OK, copied
 	case f.want.Frozen():
 		c.unheard = true
-		o = Frozen
-	default:
-		c.fail(f)
-		o = Failed
+		return Frozen, copied
 	}
-	c.report(f, o, took, found.Set)
-	return o
+	c.fail(f)
+	return Failed, copied
 }
 
 // report logs that the issuer was asked, and what came of it.

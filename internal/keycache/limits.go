@@ -52,23 +52,24 @@ const (
 
 // An allowance limits the fetches that unknown kids cause: a burst of 3, and one more each 10 s.
 type allowance struct {
-	used int       // out of allowanceBurst
-	last time.Time // when used last shrank, or began to grow
+	whole time.Time // when the last one that was used has come back
+}
+
+// used is how long it takes to come back, allowanceEvery for each fetch.
+func (a allowance) used(now time.Time) time.Duration {
+	if used := a.whole.Sub(now); used <= allowanceBurst*allowanceEvery+ClockSkew {
+		return max(0, used)
+	}
+	return 0 // by a clock that has stepped back
 }
 
 // spent reports whether there is none left at now.
-func (a *allowance) spent(now time.Time) bool {
-	back := Age(a.last, now) / allowanceEvery
-	a.used = max(0, a.used-int(back))
-	a.last = a.last.Add(back * allowanceEvery)
-	if a.used == 0 {
-		a.last = now
-	}
-	return a.used == allowanceBurst
+func (a allowance) spent(now time.Time) bool {
+	return a.used(now) > (allowanceBurst-1)*allowanceEvery
 }
 
-// charge takes one. It must not be spent.
-func (a *allowance) charge() { a.used++ }
+// charge takes one, used at now.
+func (a *allowance) charge(now time.Time) { a.whole = now.Add(a.used(now) + allowanceEvery) }
 
 // Safely makes an error of a panic, which in a goroutine of its own would end the process, and logs its stack.
 func Safely(log *slog.Logger, doing string, do func() error) (err error) {
@@ -95,12 +96,11 @@ func watch(ctx context.Context, now func() time.Time) (frozen func() bool) {
 		return was
 	}
 	go func() {
-		for ticks := time.Tick(tick); ; {
+		for ctx.Err() == nil {
+			frozen()
 			select {
+			case <-time.After(tick):
 			case <-ctx.Done():
-				return
-			case <-ticks:
-				frozen()
 			}
 		}
 	}()
