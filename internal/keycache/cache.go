@@ -65,18 +65,21 @@ type snapshot struct {
 	set  *jwks.Set     // nil: none that may serve
 	sent time.Time     // when its request was sent
 	due  time.Duration // the age from which newer keys are wanted
+	age  time.Duration // when it was read from memory
 }
 
 // bare reports whether none of the keys may serve.
 func (s snapshot) bare() bool { return s.set == nil || s.set.Len() == 0 }
 
-func (s snapshot) fresh(now time.Time) bool { return Age(s.sent, now) < s.due }
+func (s snapshot) fresh() bool { return s.age < s.due }
 
-// memory returns the keys in memory, without a set that is too old.
-func (c *Cache) memory(now time.Time) (s snapshot) {
+// memory reads the keys in memory, without a set that is too old.
+func (c *Cache) memory() (s snapshot) {
 	if last := c.current.Load(); last != nil {
 		s = *last
 	}
+	now := c.now()
+	s.age = Age(s.sent, now)
 	if now.Sub(s.sent) > c.MaxStale {
 		s.set = nil
 	}
@@ -94,20 +97,18 @@ var (
 // do not hold the kid, it searches for newer ones, within the limits of back-off and allowance. An error means that no
 // answer could be had: no keys young enough, or nobody to ask about the kid.
 func (c *Cache) Keys(ctx context.Context, kid, alg string) (fit []jwks.Key, known bool, err error) {
-	now := c.now()
-	s := c.memory(now)
-	if fit, known = s.set.Keys(kid, alg); known && s.fresh(now) {
+	s := c.memory()
+	if fit, known = s.set.Keys(kid, alg); known && s.fresh() {
 		return fit, true, nil
 	}
 	err = c.renew(ctx, func(set *jwks.Set) bool { _, known := set.Keys(kid, ""); return known })
-	now = c.now()
-	s = c.memory(now)
+	s = c.memory()
 	if fit, known = s.set.Keys(kid, alg); known { // by what came, or the old keys serve
 		return fit, true, nil
 	}
-	young := !s.bare() && Age(s.sent, now) < recent
+	notAsked := errors.Is(err, errAllowance) || errors.Is(err, ErrLeased)
 	switch {
-	case err == nil && !s.bare(), young && (errors.Is(err, errAllowance) || errors.Is(err, ErrLeased)):
+	case !s.bare() && (err == nil || notAsked && s.age < recent):
 		return nil, false, nil
 	case err == nil && s.set == nil:
 		err = errStale
@@ -136,7 +137,7 @@ func (c *Cache) Age() (d time.Duration, ok bool) {
 
 // install makes set the current one, with c.mu held. Whatever went wrong before is over.
 func (c *Cache) install(set *jwks.Set, sent time.Time) {
-	c.current.Store(&snapshot{set, sent, c.TTL - time.Duration(c.Rand()*float64(c.Early))})
+	c.current.Store(&snapshot{set: set, sent: sent, due: c.TTL - time.Duration(c.Rand()*float64(c.Early))})
 	c.backoff, c.unheard = Backoff{}, false
 }
 
@@ -157,11 +158,11 @@ func (c *Cache) judge(text []byte) (set *jwks.Set, err error) {
 }
 
 // held reports whether the back-off holds, with c.mu held.
-func (c *Cache) held(now time.Time) bool {
-	if c.memory(now).bare() {
-		return c.backoff.Holds(now, maxBackoffBare)
+func (c *Cache) held() bool {
+	if c.memory().bare() {
+		return c.backoff.Holds(c.now(), maxBackoffBare)
 	}
-	return c.backoff.Holds(now, maxBackoff)
+	return c.backoff.Holds(c.now(), maxBackoff)
 }
 
 // now strips the monotonic reading, which a suspended machine does not advance.

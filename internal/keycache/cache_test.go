@@ -856,3 +856,18 @@ func TestReplyTooOldToServe(t *testing.T) {
 		}
 	})
 }
+
+// However those who wait and the end of a search fall together, there is one search for all.
+func TestOneFetchHoweverTheyCome(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := keytest.New("a")
+		for round := 1; round <= 3000; round++ {
+			askAtOnce(t, w, 8)
+			if n := w.Issuer.Requests(); n != round {
+				t.Fatalf("round %d: %d requests", round, n)
+			}
+			w.Step(5 * time.Minute)
+		}
+	})
+}

@@ -39,74 +39,75 @@ func (c *Cache) renew(ctx context.Context, in func(*jwks.Set) bool) error {
 		defer cancel()
 	}
 	for first := true; ; first = false {
-		known, fresh := c.holds(in)
-		f, earlier, err := c.join(in, known, fresh)
-		if err != nil {
+		w, err := c.join(in)
+		if err != nil || w.flight == nil {
 			return err
 		}
-		if err := c.await(ctx, f, known); err != nil {
+		if err := c.await(ctx, w); err != nil {
 			return err
 		}
-		same := f.want.Unknown == !known && f.due == !fresh
-		known, _ = c.holds(in)
-		proof := f.asked && (!earlier || !first)
-		switch {
-		case f.err == nil && (known || proof):
+		switch known := in(c.memory().set); {
+		case w.err == nil && (known || w.asked && !(w.earlier && first)):
 			return nil
-		case f.err != nil && (f.asked || same):
-			return f.err
+		case w.err != nil && (w.asked || w.same):
+			return w.err
 		}
 		// It asked before this wait began, or it was for another kid or for less, and did not ask.
 	}
 }
 
-// holds reports whether the keys in memory are as needed but for their age, and whether they are fresh.
-func (c *Cache) holds(in func(*jwks.Set) bool) (known, fresh bool) {
-	now := c.now()
-	s := c.memory(now)
-	return in(s.set), s.fresh(now)
+// A wait is what somebody has of a flight.
+type wait struct {
+	*flight      // nil: what is needed is in memory already
+	earlier bool // the flight may have asked the issuer before the wait began
+	same    bool // the flight is for the same as the wait
+	short   bool // old keys may serve, and no search was in vain since they came
 }
 
-// join returns the flight in progress, which may have asked the issuer earlier, or starts one. An error means that there is
-// nothing to be done now.
-func (c *Cache) join(in func(*jwks.Set) bool, known, fresh bool) (f *flight, earlier bool, err error) {
+// join returns a wait for the flight in progress, or for one that it starts. An error means that there is nothing to be
+// done now.
+func (c *Cache) join(in func(*jwks.Set) bool) (w wait, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.now()
-	if known && c.held(now) {
-		return nil, false, errBackoff
+	s := c.memory()
+	known, due := in(s.set), !s.fresh()
+	switch {
+	case known && !due:
+		return w, nil
+	case known && c.held():
+		return w, errBackoff
 	}
-	if f := c.flight; f != nil {
-		if !f.want.Frozen() && Age(f.began, now) < c.Detour+longest {
-			return f, f.asking, nil
-		}
+	f := c.flight
+	if f != nil && (f.want.Frozen() || Age(f.began, c.now()) >= c.Detour+longest) {
 		f.cancel() // what it brings would be too old, if it brings anything
-		c.unheard = true
+		c.unheard, f = true, nil
 	}
-	// Its own context, because an invocation's dies with the invocation.
-	ctx, cancel := context.WithCancel(context.Background())
-	s := c.memory(now)
-	f = &flight{due: !fresh, began: now, cancel: cancel, done: make(chan struct{})}
-	f.want = Want{
-		Sent: s.sent, Bare: s.bare(), Unknown: !known, Judge: c.judge, Frozen: watch(ctx, c.now),
-		Permit: func(leased bool) error { return c.permit(f, leased) },
-		Enough: func(set *jwks.Set, sent time.Time) bool {
-			return in(set) && (fresh || Age(sent, c.now()) < c.TTL-c.Early)
-		},
+	earlier := f != nil && f.asking
+	if f == nil {
+		// Its own context, because an invocation's dies with the invocation.
+		ctx, cancel := context.WithCancel(context.Background())
+		f = &flight{due: due, began: c.now(), cancel: cancel, done: make(chan struct{})}
+		f.want = Want{
+			Sent: s.sent, Bare: s.bare(), Unknown: !known, Judge: c.judge, Frozen: watch(ctx, c.now),
+			Permit: func(leased bool) error { return c.permit(f, leased) },
+			Enough: func(set *jwks.Set, sent time.Time) bool {
+				return in(set) && (!due || Age(sent, c.now()) < c.TTL-c.Early)
+			},
+		}
+		c.flight = f
+		go c.run(ctx, f)
 	}
-	c.flight = f
-	go c.run(ctx, f)
-	return f, false, nil
+	return wait{f, earlier, f.want.Unknown == !known && f.due == due, known && !c.unheard}, nil
 }
 
 // permit says whether a flight may ask the issuer.
 func (c *Cache) permit(f *flight, leased bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch now := c.now(); {
-	case c.held(now):
+	switch {
+	case c.held():
 		return errBackoff
-	case !f.due && c.allowance.spent(now):
+	case !f.due && c.allowance.spent(c.now()):
 		return errAllowance
 	}
 	f.asking = true
@@ -114,20 +115,25 @@ func (c *Cache) permit(f *flight, leased bool) error {
 	return nil
 }
 
-// await waits for a flight: for a second where old keys may serve, unless somebody did so in vain since the last keys,
-// or the flight has the lease, which the fleet would wait for in vain. A wait that ends before it is given up.
-func (c *Cache) await(ctx context.Context, f *flight, old bool) error {
+// await waits for a flight: for a second where that will do, except where the flight has the lease, which the fleet would
+// wait for in vain. A wait that ends before it is given up: the process may be frozen before there is an outcome. A full
+// wait counts as a failure then.
+func (c *Cache) await(ctx context.Context, w wait) error {
+	if w.ends(ctx, c.Detour+dueWait) {
+		return nil
+	}
+	short := w.short && (ctx.Err() != nil || !w.leased.Load())
+	if !short && w.ends(ctx, fullWait-dueWait) {
+		return nil
+	}
 	c.mu.Lock()
-	short := old && !c.unheard
-	c.mu.Unlock()
-	if f.ends(ctx, c.Detour+dueWait) {
-		return nil
+	defer c.mu.Unlock()
+	if c.flight == w.flight {
+		c.unheard = true
+		if !short && w.asking {
+			c.fail(w.flight)
+		}
 	}
-	short = short && (ctx.Err() != nil || !f.leased.Load())
-	if !short && f.ends(ctx, fullWait-dueWait) {
-		return nil
-	}
-	c.giveUp(f, !short)
 	return errors.New("no answer of the issuer in time")
 }
 
@@ -140,20 +146,6 @@ func (f *flight) ends(ctx context.Context, d time.Duration) bool {
 	case <-time.After(d):
 	}
 	return false
-}
-
-// giveUp notes that a wait for a flight ended without an outcome: the process may be frozen before there is one. A full
-// wait counts as a failure then.
-func (c *Cache) giveUp(f *flight, full bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.flight != f {
-		return
-	}
-	c.unheard = true
-	if full && f.asking {
-		c.fail(f)
-	}
 }
 
 // fail counts the failure of a flight, once, with c.mu held.
