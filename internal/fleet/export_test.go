@@ -4,5 +4,5 @@ package fleet
 func (f *Fleet) Failures() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.rest.Failures()
+	return f.rest.Failures
 }

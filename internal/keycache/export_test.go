@@ -8,7 +8,7 @@ import (
 
 // What tests see of a Cache's inside.
 
-func (c *Cache) Failures() int { c.mu.Lock(); defer c.mu.Unlock(); return c.backoff.failures }
+func (c *Cache) Failures() int { c.mu.Lock(); defer c.mu.Unlock(); return c.backoff.Failures }
 
 func (c *Cache) AllowanceUsed() int {
 	c.mu.Lock()

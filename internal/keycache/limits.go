@@ -21,27 +21,21 @@ func Age(t, now time.Time) time.Duration {
 	return math.MaxInt64
 }
 
-// A Backoff counts failures in a row. It holds for 1 s after the first one, doubling with each. The zero Backoff holds not.
+// A Backoff holds for 1 s after the first of some failures in a row, doubling with each. The zero Backoff holds not.
 type Backoff struct {
-	failures int
+	Failures int // in a row
 	last     time.Time
 	spared   float64 // of the time that it holds, so that a fleet that failed at once does not come back at once
 }
 
 // Start begins it anew after one more failure. spread, from 0 to 1, says where in the last fifth of its time it ends.
 func (b *Backoff) Start(now time.Time, spread float64) {
-	*b = Backoff{b.failures + 1, now, spread / 5}
+	*b = Backoff{b.Failures + 1, now, spread / 5}
 }
-
-// Failures is how many there were in a row.
-func (b *Backoff) Failures() int { return b.failures }
 
 // Holds reports whether it still holds. It never does so for longer than most.
 func (b *Backoff) Holds(now time.Time, most time.Duration) bool {
-	if b.failures == 0 {
-		return false
-	}
-	full := min(time.Second<<min(b.failures-1, 10), most)
+	full := min(time.Second<<max(0, min(b.Failures-1, 10)), most)
 	return Age(b.last, now) < full-time.Duration(float64(full)*b.spared)
 }
 
