@@ -41,82 +41,57 @@ type Fleet struct {
 	Rand     func() float64   // 0 to 1, without 1
 	Log      *slog.Logger
 
-	mu       sync.Mutex
-	last     Copy             // as last seen, without its set
-	mine     time.Time        // the end of the lease that this process took, or tried to, and has no outcome of; zero: none
-	looked   time.Time        // the last look for an unknown kid, or without keys
-	late     time.Duration    // from the end of the last lease until this process comes back, at random: not all at once
-	rest     keycache.Backoff // of the Store
-	tooLarge time.Time        // when a set too large to share was last sent for
-	warned   time.Time
+	mu     sync.Mutex       // held by searches and sharing, except while they wait
+	last   Copy             // as last seen; without a set and with a time: that is too large to share
+	mine   time.Time        // the end of the lease that this process took, or tried to, and has no outcome of; zero: none
+	looked time.Time        // the last look for an unknown kid, or without keys
+	late   time.Duration    // from the end of the last lease until this process comes back, at random: not all at once
+	rest   keycache.Backoff // of the Store
+	warned time.Time
 }
 
 // Find looks at the shared copy, and then asks the issuer if w permits it and the lease is to be had.
 func (f *Fleet) Find(ctx context.Context, w keycache.Want) (keycache.Found, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	v := &visit{Fleet: f, want: w}
-	if f.mayLook(w) && v.look(ctx) == came {
+	if v.mayLook() && v.look(ctx) == came {
 		return v.found, nil
 	}
-	if err := w.Permit(!f.resting()); err != nil {
+	if err := w.Permit(!f.resting(f.now())); err != nil {
 		return v.found, err
 	}
-	switch v.lease(ctx) {
+	switch way := v.lease(ctx); way {
+	case leased, alone:
+		return v.ask(ctx, way == leased)
 	case came:
 		return v.found, nil
-	case leased:
-		return v.ask(ctx, true)
-	case alone:
-		if err := w.Permit(false); err != nil {
-			return v.found, err
-		}
-		return v.ask(ctx, false)
 	}
 	return v.found, keycache.ErrLeased
 }
 
-// mayLook says whether the shared copy is worth a look before the lease is taken.
-func (f *Fleet) mayLook(w keycache.Want) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	now := f.now()
-	free := f.free(now, w)
-	ended := free && f.looked.Before(f.last.Lease) // since the last look, and a look costs less than a lease lost
-	switch {
-	case f.restingAt(now):
-		return false
-	case !w.Unknown: // old keys serve
-		return free
-	case !free && !awaited(f.last, w, now), !ended && keycache.Age(f.looked, now) < lookEvery:
-		return false
-	}
-	f.looked = now
-	return true
-}
-
-// free says whether it is time to come back to the lease. Where no key may serve, it is as soon as that ends.
-func (f *Fleet) free(now time.Time, w keycache.Want) bool {
-	return f.last.Free(now) && (w.Bare || now.Sub(f.last.Lease).Abs() >= f.late)
-}
-
-// awaited says whether a newer set than that of c may come before its lease ends. Where keys may serve, that is not worth a
-// look once the fetch must be over, or where it is likely to fail.
-func awaited(c Copy, w keycache.Want, now time.Time) bool {
-	return !c.Settled() && (w.Bare || c.Failures < hopeless && now.Before(c.Lease.Add(keycache.FetchTime-LeaseTime)))
-}
-
 // resting says whether the Store is left alone for a while, because it failed or the issuer's set is too large for it.
-func (f *Fleet) resting() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.restingAt(f.now())
-}
-
-func (f *Fleet) restingAt(now time.Time) bool {
-	return f.rest.Holds(now, maxRest) || keycache.Age(f.tooLarge, now) < f.TTL
+func (f *Fleet) resting(now time.Time) bool {
+	return f.rest.Holds(now, maxRest) || len(f.last.Set) == 0 && keycache.Age(f.last.Sent, now) < f.TTL
 }
 
 // now strips the monotonic reading, which a suspended machine does not advance.
 func (f *Fleet) now() time.Time { return f.Now().Round(0) }
+
+// apart does without the lock what has to be waited for.
+func (f *Fleet) apart(wait func()) {
+	f.mu.Unlock()
+	defer f.mu.Lock()
+	wait()
+}
+
+// warn logs what is wrong with the Store, once in warnEvery.
+func (f *Fleet) warn(doing string, err error) {
+	if now := f.now(); keycache.Age(f.warned, now) >= warnEvery {
+		f.warned = now
+		f.apart(func() { f.Log.Warn(doing, "error", err) })
+	}
+}
 
 // A visit is one search.
 type visit struct {
@@ -136,41 +111,67 @@ func (v *visit) left() time.Duration {
 	return Detour - v.spent
 }
 
+// mayLook says whether the shared copy is worth a look before the lease is taken.
+func (v *visit) mayLook() bool {
+	now := v.now()
+	free := v.free(now)
+	ended := free && v.looked.Before(v.last.Lease) // since the last look, and a look costs less than a lease lost
+	switch {
+	case v.resting(now):
+		return false
+	case !v.want.Unknown: // old keys serve
+		return free
+	case !free && !v.awaited(now), !ended && keycache.Age(v.looked, now) < lookEvery:
+		return false
+	}
+	v.looked = now
+	return true
+}
+
+// free says whether it is time to come back to the lease. Where no key may serve, it is as soon as that ends.
+func (v *visit) free(now time.Time) bool {
+	return v.last.Free(now) && (v.want.Bare || now.Sub(v.last.Lease).Abs() >= v.late)
+}
+
+// awaited says whether a newer set may come before the lease ends. Where keys may serve, that is not worth a look once the
+// fetch must be over, or where it is likely to fail.
+func (v *visit) awaited(now time.Time) bool {
+	soon := v.last.Failures < hopeless && now.Before(v.last.Lease.Add(keycache.FetchTime-LeaseTime))
+	return !v.last.Settled() && (v.want.Bare || soon)
+}
+
 // A way is how a visit goes on.
 type way int
 
 const (
-	_      way = iota
-	came       // the shared copy is what is wanted
-	not        // it is not
-	leased     // the lease is had
-	theirs     // another environment has the lease
-	alone      // without the Store
+	none   way = iota // neither keys nor the lease, which another environment has
+	came              // the shared copy is what is wanted
+	leased            // the lease is had
+	alone             // without the Store
+	done              // the Store did what it was asked to
 )
 
 // lease takes the lease. Where another environment has it, it waits for what that one brings, or for the lease.
 func (v *visit) lease(ctx context.Context) way {
 	for n := 0; ; n++ {
-		v.mu.Lock()
-		now, last, mine := v.now(), v.last, v.mine
-		resting, free := v.restingAt(now), v.free(now, v.want)
-		v.mu.Unlock()
+		now := v.now()
+		free := v.free(now)
 		switch {
-		case resting:
+		case v.resting(now):
 			return alone
-		case last.Lease.Equal(mine) && !last.Free(now): // its fetch died of a freeze
+		case v.last.Lease.Equal(v.mine) && !v.last.Free(now): // its fetch died of a freeze
 			return leased
-		case !free && !((v.news || v.want.Bare) && awaited(last, v.want, now)):
-			return theirs
+		case !free && !((v.news || v.want.Bare) && v.awaited(now)):
+			return none
 		case free:
-			if way := v.take(ctx, now); way != theirs {
+			if way := v.take(ctx, now); way != none {
 				return way
 			}
 		}
 		if !v.pause(ctx, n) {
-			return theirs
+			return none
 		}
-		if way := v.look(ctx); way == came || way == alone {
+		if way := v.look(ctx); way != none {
 			return way
 		}
 	}
@@ -179,21 +180,17 @@ func (v *visit) lease(ctx context.Context) way {
 // take tries to take the lease.
 func (v *visit) take(ctx context.Context, now time.Time) way {
 	var end time.Time
-	err := v.do(ctx, "taking the lease in", func(ctx context.Context) (err error) {
+	way := v.do(ctx, "taking the lease to ask the issuer", func(ctx context.Context) (err error) {
 		end, err = v.Store.Take(ctx, now)
 		return err
 	})
 	switch {
-	case err != nil: // it may be had all the same: a look will tell
-		v.mu.Lock()
+	case way != done: // it may be had all the same: a look will tell
 		v.mine = time.UnixMilli(now.Add(LeaseTime).UnixMilli())
-		v.mu.Unlock()
-		return v.failed(ctx, "taking the lease to ask the issuer", err)
+		return way
 	case end.IsZero():
-		return theirs
+		return none
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	v.mine, v.last.Lease = end, end
 	return leased
 }
@@ -206,45 +203,43 @@ func (v *visit) pause(ctx context.Context, n int) bool {
 		return false
 	}
 	v.spent += pause
-	select {
-	case <-time.After(pause):
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	v.apart(func() {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	})
+	return ctx.Err() == nil
 }
 
 // look reads the shared copy and keeps it if it is newer than what is in memory.
 func (v *visit) look(ctx context.Context) way {
 	consistent := v.want.Unknown && !v.paused // it costs double, and is for one look a second
-	var copy Copy
-	err := v.do(ctx, "reading", func(ctx context.Context) (err error) {
-		copy, err = v.Store.Read(ctx, consistent)
+	var c Copy
+	var set *jwks.Set
+	var damage error
+	way := v.do(ctx, "reading the shared key set", func(ctx context.Context) (err error) {
+		c, err = v.Store.Read(ctx, consistent)
+		set, damage = v.usable(c)
 		return err
 	})
-	if err != nil {
-		return v.failed(ctx, "reading the shared key set", err)
+	if way != done {
+		return way
 	}
-	set, err := v.usable(copy)
-	if err != nil {
-		v.warn("reading the shared key set, which is taken as absent", err)
-		copy.Sent = time.Time{}
+	if damage != nil {
+		v.warn("reading the shared key set, which is taken as absent", damage)
+		c.Sent = time.Time{}
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if !copy.Lease.Equal(v.last.Lease) {
+	if !c.Lease.Equal(v.last.Lease) {
 		v.late, v.news = time.Duration(v.Rand()*float64(mostLate)), true
 	}
-	v.last = Copy{Sent: copy.Sent, Lease: copy.Lease, Failures: copy.Failures}
-	if len(copy.Set) == 0 {
-		v.tooLarge = copy.Sent
-	}
+	v.last = c
 	if set == nil {
-		return not
+		return none
 	}
-	v.found = keycache.Found{Set: set, Sent: copy.Sent}
-	if !v.want.Enough(set, copy.Sent) {
-		return not
+	v.found = keycache.Found{Set: set, Sent: c.Sent}
+	if !v.want.Enough(set, c.Sent) {
+		return none
 	}
 	v.rest = keycache.Backoff{}
 	return came
@@ -252,103 +247,86 @@ func (v *visit) look(ctx context.Context) way {
 
 // usable is the set of a shared copy, judged like one from the network; nil if it is absent, too large, too old to serve
 // or no newer than the one in memory, and with an error if it is damaged.
-func (v *visit) usable(copy Copy) (*jwks.Set, error) {
+func (v *visit) usable(c Copy) (*jwks.Set, error) {
 	now := v.now()
-	switch age := now.Sub(copy.Sent); {
-	case len(copy.Set) == 0 || age > v.MaxStale:
+	switch age := now.Sub(c.Sent); {
+	case len(c.Set) == 0 || age > v.MaxStale:
 		return nil, nil
 	case age < -keycache.ClockSkew:
 		return nil, fmt.Errorf("it is dated %v ahead", -age.Round(time.Second))
-	case !copy.Sent.After(v.want.Sent) && now.Sub(v.want.Sent) >= -keycache.ClockSkew:
+	case !c.Sent.After(v.want.Sent) && now.Sub(v.want.Sent) >= -keycache.ClockSkew:
 		return nil, nil
 	}
-	return v.want.Judge(copy.Set)
+	return v.want.Judge(c.Set)
 }
 
-// ask asks the issuer, under a lease or without.
-func (v *visit) ask(ctx context.Context, leased bool) (keycache.Found, error) {
-	v.mu.Lock()
-	lease := v.mine
-	v.mu.Unlock()
-	w := v.want
-	w.Permit = func(bool) error { return nil }
-	found, err := v.Issuer.Find(ctx, w)
+// ask asks the issuer, under the lease or without.
+func (v *visit) ask(ctx context.Context, leased bool) (found keycache.Found, err error) {
+	w, lease := v.want, v.mine
+	if leased { // for which it was permitted
+		w.Permit = func(bool) error { return nil }
+	}
+	v.apart(func() { found, err = v.Issuer.Find(ctx, w) })
 	if err != nil {
 		v.found.Asked = found.Asked
 		found = v.found
 	}
 	if leased {
 		text, sent := found.Text, found.Sent
-		found.Share = func(ctx context.Context, o keycache.Outcome) { v.share(ctx, lease, o, text, sent) }
+		found.Share = func(ctx context.Context, o keycache.Outcome) {
+			v.share(ctx, o, Copy{Set: text, Sent: sent, Lease: lease})
+		}
 	}
 	return found, err
 }
 
 // share tells the fleet what came of its lease. Who was overtaken loses: his set may be older than the one that is there.
-func (v *visit) share(ctx context.Context, lease time.Time, o keycache.Outcome, text []byte, sent time.Time) {
+func (v *visit) share(ctx context.Context, o keycache.Outcome, c Copy) {
 	if o == keycache.Frozen { // the lease is good for another fetch
 		return
 	}
 	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.mine = time.Time{}
-	failures := v.last.Failures + 1
-	v.mu.Unlock()
-	next := Copy{Lease: lease, Sent: sent}
+	lease := c.Lease
 	doing, write := "sharing the key set", func(ctx context.Context) error {
-		return v.Store.Put(ctx, lease, Copy{Set: text, Sent: sent}, sent.Add(v.MaxStale))
+		return v.Store.Put(ctx, lease, c, c.Sent.Add(v.MaxStale))
 	}
 	switch {
 	case o != keycache.OK:
-		next = Copy{Lease: end(lease, failures), Failures: failures}
-		doing, write = "giving the lease back", func(ctx context.Context) error { return v.Store.Fail(ctx, lease, next.Lease, failures) }
-	case len(text) > maxShared:
-		v.warn(doing, fmt.Errorf("it has %d bytes, at most %d are shared: each environment asks the issuer by itself", len(text), maxShared))
-		text = nil
+		failures := v.last.Failures + 1
+		c = Copy{Lease: end(lease, failures), Failures: failures}
+		doing, write = "giving the lease back", func(ctx context.Context) error { return v.Store.Fail(ctx, lease, c.Lease, failures) }
+	case len(c.Set) > maxShared:
+		v.warn(doing, fmt.Errorf("it has %d bytes, at most %d are shared: each environment asks the issuer by itself", len(c.Set), maxShared))
+		c.Set = nil
 	}
-	if err := v.do(ctx, "writing", write); err != nil {
-		v.failed(ctx, doing, err)
+	if v.do(ctx, doing, write) != done {
 		return
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	if v.last.Lease.Equal(lease) {
-		v.last = next
+		v.last = c
 	}
 	v.rest = keycache.Backoff{}
 }
 
-// do makes one call to the Store in the time that is left. A panic in it is its error.
-func (v *visit) do(ctx context.Context, doing string, call func(context.Context) error) error {
-	start := time.Now()
-	defer func() { v.spent += time.Since(start) }()
-	ctx, cancel := context.WithTimeout(ctx, min(v.left(), Detour))
+// do makes one call to the Store in the time that is left. A panic in it is its error. After an error the Store rests for a
+// while, except where it is not to blame: this search was given up, the process was frozen, or the time was spent on
+// waiting for another environment.
+func (v *visit) do(ctx context.Context, doing string, call func(context.Context) error) way {
+	limited, cancel := context.WithTimeout(ctx, min(v.left(), Detour))
 	defer cancel()
-	return keycache.Safely(v.Log, doing+" the store of shared key sets", func() error { return call(ctx) })
-}
-
-// failed lets the Store rest for a while, except where it is not to blame: this search was given up, the process was
-// frozen, or the time was spent on waiting for another environment.
-func (v *visit) failed(ctx context.Context, doing string, err error) way {
-	if ctx.Err() != nil || v.want.Frozen() || v.paused && v.left() <= 0 {
-		return theirs
+	start := time.Now()
+	var err error
+	v.apart(func() { err = keycache.Safely(v.Log, doing, func() error { return call(limited) }) })
+	v.spent += time.Since(start)
+	switch {
+	case err == nil && ctx.Err() == nil:
+		return done
+	case ctx.Err() != nil || v.want.Frozen() || v.paused && v.left() <= 0:
+		return none
 	}
-	v.mu.Lock()
 	v.rest.Start(v.now(), v.Rand())
-	v.mu.Unlock()
 	v.warn(doing, err)
 	return alone
-}
-
-// warn logs what is wrong with the Store, once in warnEvery.
-func (f *Fleet) warn(doing string, err error) {
-	f.mu.Lock()
-	now := f.now()
-	silent := keycache.Age(f.warned, now) < warnEvery
-	if !silent {
-		f.warned = now
-	}
-	f.mu.Unlock()
-	if !silent {
-		f.Log.Warn(doing, "error", err)
-	}
 }

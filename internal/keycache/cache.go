@@ -146,12 +146,12 @@ func (c *Cache) judge(text []byte) (set *jwks.Set, err error) {
 	if s := c.current.Load(); s != nil && s.set.IsOf(text) {
 		return s.set, nil
 	}
-	err = Safely(c.Log, "judging keys", func() (err error) {
-		var skipped []jwks.Skipped
-		set, skipped, err = jwks.Parse(text)
+	err = Safely(c.Log, "judging keys", func() error {
+		parsed, skipped, err := jwks.Parse(text)
 		for _, s := range skipped {
 			c.Log.Warn("key skipped", "kty", s.KeyType, "kid", s.KeyID, "why", s.Why)
 		}
+		set = parsed
 		return err
 	})
 	return set, err
