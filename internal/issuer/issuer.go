@@ -40,31 +40,31 @@ type Source struct {
 
 // Find fetches the key set if w permits it. It takes keycache.FetchTime at most.
 func (s Source) Find(ctx context.Context, w keycache.Want) (found keycache.Found, err error) {
-	if err := w.Permit(false); err != nil {
-		return found, err
+	if err = w.Permit(false); err == nil {
+		err = ctx.Err() // replaced in the meantime
 	}
-	if err := ctx.Err(); err != nil { // replaced in the meantime
+	if err != nil {
 		return found, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, keycache.FetchTime)
 	defer cancel()
 	found.Asked = s.Now().Round(0)
-	var encoded bool
-	err = keycache.Safely(s.Log, "fetching keys", func() (err error) {
-		found.Text, encoded, err = s.fetch(ctx)
-		return err
-	})
-	if err != nil {
-		return keycache.Found{Asked: found.Asked}, err
-	}
 	found.Sent = found.Asked
-	if found.Set, err = w.Judge(found.Text); err != nil {
-		if encoded {
-			err = fmt.Errorf("it has a Content-Encoding that was not asked for: %w", err)
+	err = keycache.Safely(s.Log, "fetching keys", func() (err error) {
+		var encoded bool
+		if found.Text, encoded, err = s.fetch(ctx); err != nil {
+			return err
 		}
-		return keycache.Found{Asked: found.Asked}, fmt.Errorf("reading the reply: %w", err)
-	}
-	return found, nil
+		found.Set, err = w.Judge(found.Text)
+		switch {
+		case err != nil && encoded:
+			return fmt.Errorf("reading the reply: it has a Content-Encoding that was not asked for: %w", err)
+		case err != nil:
+			return fmt.Errorf("reading the reply: %w", err)
+		}
+		return nil
+	})
+	return found, err
 }
 
 // fetch asks for the key set. encoded says that the reply claims a Content-Encoding: gzip, which net/http asks for, is undone
@@ -109,30 +109,28 @@ func NewClient(keep bool) *http.Client {
 	// The system's roots take milliseconds to parse, and crypto/tls does so when it meets the first certificate. Begun when a
 	// connection over TLS does, that passes while the other side is waited for; crypto/x509 does it once.
 	readRoots := sync.OnceFunc(func() { go x509.SystemCertPool() })
-	// Not a clone of the default one, which would go on offering HTTP/2 in the TLS handshake, and then not speak it.
-	t := &http.Transport{
-		Proxy: func(r *http.Request) (*url.URL, error) { // asked right before a connection is made
-			if r.URL.Scheme == "https" {
-				readRoots()
-			}
-			return http.ProxyFromEnvironment(r)
-		},
-		TLSHandshakeTimeout:    keycache.FetchTime + time.Second, // net/http goes on with one that nobody waits for any more
-		DisableKeepAlives:      !keep,
-		MaxResponseHeaderBytes: 64 << 10,
-		Protocols:              new(http.Protocols),
-		TLSClientConfig:        &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(4)}, // the next handshake costs less
-	}
-	t.Protocols.SetHTTP1(true) // a few requests per connection: HTTP/2 would only cost CPU
-	// net/http would tell a refusal in the proxy's words, which say neither whose they are nor what they hold.
-	t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, r *http.Response) error {
-		if r.StatusCode == http.StatusOK {
-			return nil
-		}
-		return &net.OpError{Op: "proxyconnect", Net: "tcp", Err: fmt.Errorf("status %d", r.StatusCode)}
-	}
 	return &http.Client{
-		Transport:     t,
+		// Not a clone of the default one, which would offer HTTP/2. A transport with a TLS configuration of its own does not: for
+		// a few requests per connection HTTP/2 would only cost CPU.
+		Transport: &http.Transport{
+			Proxy: func(r *http.Request) (*url.URL, error) { // asked right before a connection is made
+				if r.URL.Scheme == "https" {
+					readRoots()
+				}
+				return http.ProxyFromEnvironment(r)
+			},
+			// net/http would tell a refusal in the proxy's words, which say neither whose they are nor what they hold.
+			OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, r *http.Response) error {
+				if r.StatusCode == http.StatusOK {
+					return nil
+				}
+				return &net.OpError{Op: "proxyconnect", Net: "tcp", Err: fmt.Errorf("status %d", r.StatusCode)}
+			},
+			TLSHandshakeTimeout:    keycache.FetchTime + time.Second, // net/http goes on with one that nobody waits for any more
+			DisableKeepAlives:      !keep,
+			MaxResponseHeaderBytes: 64 << 10,
+			TLSClientConfig:        &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(4)}, // the next handshake costs less
+		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }

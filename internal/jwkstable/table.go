@@ -26,7 +26,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -149,10 +149,8 @@ func New(getenv func(string) string, name string) (*Table, error) {
 // in the middle of the answer. It also costs a second packet.
 type client struct {
 	*http.Client
-	now func() time.Time // the wall clock
-
-	mu   sync.Mutex
-	used time.Time
+	now  func() time.Time // the wall clock
+	used atomic.Int64     // the last time, in nanoseconds since 1970
 }
 
 func (c *client) Do(r *http.Request) (*http.Response, error) {
@@ -163,12 +161,7 @@ func (c *client) Do(r *http.Request) (*http.Response, error) {
 	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	r.Body, _ = r.GetBody()
 	r.Header["X-Idempotency-Key"] = nil // net/http tries again if a kept connection turns out to be closed; it is not sent
-	c.mu.Lock()
-	now := c.now().Round(0)
-	old := now.Sub(c.used).Abs() > keepTime
-	c.used = now
-	c.mu.Unlock()
-	if old {
+	if now := c.now().UnixNano(); time.Duration(now-c.used.Swap(now)).Abs() > keepTime {
 		c.CloseIdleConnections()
 	}
 	return c.Client.Do(r)
