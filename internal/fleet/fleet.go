@@ -203,12 +203,7 @@ func (v *visit) pause(ctx context.Context, n int) bool {
 		return false
 	}
 	v.spent += pause
-	v.apart(func() {
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-		}
-	})
+	v.apart(func() { time.Sleep(pause) })
 	return ctx.Err() == nil
 }
 
@@ -301,13 +296,12 @@ func (v *visit) share(ctx context.Context, o keycache.Outcome, c Copy) {
 		v.warn(doing, fmt.Errorf("it has %d bytes, at most %d are shared: each environment asks the issuer by itself", len(c.Set), maxShared))
 		c.Set = nil
 	}
-	if v.do(ctx, doing, write) != done {
-		return
+	if v.do(ctx, doing, write) == done {
+		v.rest = keycache.Backoff{}
+		if v.last.Lease.Equal(lease) {
+			v.last = c
+		}
 	}
-	if v.last.Lease.Equal(lease) {
-		v.last = c
-	}
-	v.rest = keycache.Backoff{}
 }
 
 // do makes one call to the Store in the time that is left. A panic in it is its error. After an error the Store rests for a

@@ -264,11 +264,11 @@ func cause(ctx context.Context, err error) error {
 	if !ok || response.HTTPStatusCode() == 0 {
 		return errors.New("no answer, or none that is HTTP")
 	}
-	status, code := response.HTTPStatusCode(), ""
+	status, code := response.HTTPStatusCode(), "UnknownError" // the SDK's word for an error without one
 	if named, ok := errors.AsType[smithy.APIError](err); ok {
 		code = named.ErrorCode()
 	}
-	if code == "" || code == "UnknownError" || len(code) > 64 || strings.Trim(code, letters) != "" { // UnknownError: the SDK's word for none
+	if code == "UnknownError" || len(code) > 64 || strings.Trim(code, letters) != "" {
 		return fmt.Errorf("an answer that is not DynamoDB's, status %d", status)
 	}
 	return fmt.Errorf("%s, status %d", code, status)
