@@ -565,6 +565,43 @@ func TestSlowIssuerIsHeard(t *testing.T) {
 	}
 }
 
+// Keys that grow stale while younger ones are waited for end that wait while they may serve.
+func TestKeysGrowStaleInAWait(t *testing.T) {
+	t.Parallel()
+	for left, took := range map[time.Duration]time.Duration{
+		700 * time.Millisecond: 500 * time.Millisecond, 200 * time.Millisecond: 0, 0: 0, 2 * time.Second: time.Second,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := keytest.New("a")
+			w.Ask(t.Context(), "a")
+			w.Issuer.Set("hang")
+			time.Sleep(w.MaxStale - left)
+			for range 2 { // the second one would wait in full
+				start := time.Now()
+				if got := w.Ask(t.Context(), "a"); got != "key" || time.Since(start) != took {
+					t.Errorf("%v before they are stale: %s after %v, want %v", left, got, time.Since(start), took)
+				}
+				if took > 0 {
+					break
+				}
+			}
+			time.Sleep(keycache.FetchTime)
+		})
+	}
+	synctest.Test(t, func(t *testing.T) { // a full wait
+		w := keytest.New("a")
+		w.Ask(t.Context(), "a")
+		w.Issuer.Set("hang")
+		time.Sleep(w.MaxStale - 3*time.Second)
+		w.Ask(t.Context(), "a")
+		start := time.Now()
+		if got := w.Ask(t.Context(), "a"); got != "key" || time.Since(start) != 1800*time.Millisecond {
+			t.Errorf("%s after %v", got, time.Since(start))
+		}
+		time.Sleep(keycache.FetchTime)
+	})
+}
+
 // A fetch that was sent before the wait began is no proof that a kid does not exist.
 func TestProofIsSentAfterTheWaitBegan(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -43,7 +44,11 @@ func (c *Cache) renew(ctx context.Context, in func(*jwks.Set) bool) error {
 		if err != nil || w.flight == nil {
 			return err
 		}
-		if err := c.await(ctx, w); err != nil {
+		// Nobody waits past the moment until which old keys may serve: who came before it has them.
+		serve, cancel := context.WithTimeout(ctx, w.left)
+		err = c.await(serve, w)
+		cancel()
+		if err != nil {
 			return err
 		}
 		switch known := in(c.memory().set); {
@@ -58,10 +63,11 @@ func (c *Cache) renew(ctx context.Context, in func(*jwks.Set) bool) error {
 
 // A wait is what somebody has of a flight.
 type wait struct {
-	*flight      // nil: what is needed is in memory already
-	earlier bool // the flight may have asked the issuer before the wait began
-	same    bool // the flight is for the same as the wait
-	short   bool // old keys may serve, and no search was in vain since they came
+	*flight               // nil: what is needed is in memory already
+	earlier bool          // the flight may have asked the issuer before the wait began
+	same    bool          // the flight is for the same as the wait
+	short   bool          // old keys may serve, and no search was in vain since they came
+	left    time.Duration // for which they may, less the time for the answer; endless where none may
 }
 
 // join returns a wait for the flight in progress, or for one that it starts. An error means that there is nothing to be
@@ -97,7 +103,11 @@ func (c *Cache) join(in func(*jwks.Set) bool) (w wait, err error) {
 		c.flight = f
 		go c.run(ctx, f)
 	}
-	return wait{f, earlier, f.want.Unknown == !known && f.due == due, known && !c.unheard}, nil
+	left := time.Duration(math.MaxInt64)
+	if known {
+		left = c.MaxStale - c.now().Sub(s.sent) - answerTime
+	}
+	return wait{f, earlier, f.want.Unknown == !known && f.due == due, known && !c.unheard, left}, nil
 }
 
 // permit says whether a flight may ask the issuer.
