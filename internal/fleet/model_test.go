@@ -446,6 +446,19 @@ func (m *model) neighbour() {
 	}
 }
 
+// ghost is another process that takes the lease and is never heard of again. For the model it is one whose fetch died.
+func (m *model) ghost() {
+	m.neighbours++
+	now := m.now()
+	end, err := m.table.Issuer("https://issuer.example", keytest.URI).Take(context.Background(), now)
+	if err != nil || !end.IsZero() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.requests = append(m.requests, &request{process: -m.neighbours, sent: now, ended: now, outcome: "died"})
+		m.note("process %d takes the lease", -m.neighbours)
+	}
+}
+
 func (m *model) published() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -714,6 +727,12 @@ func (m *model) event() func() {
 			m.shook = m.now()
 			m.note("the table's trouble: %v", next)
 		}
+	case n == 14 && m.table != nil:
+		if m.rand.IntN(2) == 0 {
+			return m.ghost
+		}
+		m.ghost()
+		m.begin()
 	case n == 15 && well && m.outages:
 		m.blip()
 	case n == 16 && m.outages && m.rand.IntN(2) == 0:
