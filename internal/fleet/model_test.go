@@ -111,6 +111,7 @@ type model struct {
 	table     *storetest.Memory
 	trouble   atomic.Int32 // of the table: none, it fails, its answers are lost
 	shook     time.Time    // when that changed last
+	emptied   time.Time    // when it was
 	freezes   bool         // after each answer
 	crowd     int          // callers at once
 	strangers bool         // tokens come that name kids that never were
@@ -176,6 +177,8 @@ type request struct {
 	kids        []string  // published when it was sent
 	fresh       bool      // the keys in memory were: it was for an unknown kid
 	nearly      bool      // or they were when the search for it began, perhaps
+	slept       bool      // the process was frozen meanwhile
+	replaced    bool      // by a younger one
 	outcome     string    // "ok", "failed", or "died" of a freeze
 }
 
@@ -202,7 +205,8 @@ type call struct {
 	before, after memory
 	wellSince     time.Time // zero: the issuer was not, or not throughout
 	hangSince     time.Time // zero: it did not, or not throughout
-	fast          bool      // the issuer was, throughout
+	weather       weather   // when it began
+	steady        bool      // it did not change
 }
 
 // full says that the call had all the time that there is.
@@ -258,6 +262,9 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	w.mu.Lock()
 	now := w.now()
 	q := &request{process: w.process, sent: now, kids: w.set, fresh: has && age < w.due, nearly: has && age < w.due+fetchLimit}
+	for _, p := range w.requests {
+		p.replaced = p.replaced || p.process == w.process && p.ended.IsZero()
+	}
 	w.requests = append(w.requests, q)
 	weather := w.weather
 	w.note("process %d asks the issuer: %s", w.process, weather.name)
@@ -268,11 +275,13 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	q.ended = w.now()
-	slept := w.thawed.After(q.sent)
+	q.slept = w.thawed.After(q.sent)
 	switch {
+	case q.replaced: // because the process slept
+		q.outcome = "died"
 	case err == nil && q.ended.Sub(q.sent) <= fetchLimit:
 		q.outcome = "ok"
-	case slept:
+	case q.slept:
 		q.outcome = "died"
 	default:
 		q.outcome = "failed"
@@ -421,9 +430,11 @@ func (m *model) begin() {
 	m.mu.Unlock()
 	start := time.Now()
 	m.env.start()
+	took := time.Since(start)
+	m.idle = time.Now()
 	synctest.Wait()
 	m.look()
-	m.judgeStart(well, now, time.Since(start))
+	m.judgeStart(well, &call{process: m.process, limit: patience, begin: now, end: now.Add(took), took: took, after: m.last})
 }
 
 func (m *model) asked() int {
@@ -512,7 +523,7 @@ func (m *model) invoke(p plan) *call {
 	defer cancel()
 	c := &call{process: m.process, kid: m.kid(p.token), limit: p.limit, before: m.memory()}
 	m.mu.Lock()
-	c.begin, c.wellSince, c.hangSince, c.fast = m.now(), m.wellSince, m.hangSince, m.weather == fair[0]
+	c.begin, c.wellSince, c.hangSince, c.weather = m.now(), m.wellSince, m.hangSince, m.weather
 	m.mu.Unlock()
 	start := time.Now()
 	c.got = m.env.ask(ctx, c.kid)
@@ -520,7 +531,7 @@ func (m *model) invoke(p plan) *call {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c.end = m.now()
-	c.fast = c.fast && m.weather == fair[0]
+	c.steady = c.weather == m.weather
 	if !c.wellSince.Equal(m.wellSince) {
 		c.wellSince = time.Time{}
 	}
@@ -731,8 +742,7 @@ func (m *model) event() func() {
 		if m.rand.IntN(2) == 0 {
 			return m.ghost
 		}
-		m.ghost()
-		m.begin()
+		m.haunted()
 	case n == 15 && well && m.outages:
 		m.blip()
 	case n == 16 && m.outages && m.rand.IntN(2) == 0:
@@ -757,6 +767,17 @@ func (m *model) outage() {
 		m.neighbour()
 	}
 	m.pass(m.within(lease, 2*longestBare))
+}
+
+// haunted is the start of a process that finds the lease taken, and no keys.
+func (m *model) haunted() {
+	m.pass(lease)
+	m.table.SetItem("https://issuer.example", keytest.URI, storetest.Item{})
+	m.emptied = m.now()
+	m.ghost()
+	m.begin()
+	m.pass(m.within(time.Second, fetchLimit))
+	m.round([]plan{{newest, 0, patience}}, 0, nil)
 }
 
 // blip is an outage that a single fetch meets, and a rotation soon after.
@@ -1025,7 +1046,7 @@ func (m *model) rotationCostsNothing(c *call) string {
 	switch joined := !c.inVain() && c.after.sent.Before(c.begin); {
 	case c.got == "unknown" && !(m.notPermitted(c) && c.end.Sub(m.kids[c.kid].from) < young):
 		return fmt.Sprintf("a valid token is rejected, its kid published %v before", published)
-	case c.got == "fault" && c.full() && joined && c.everythingWithdrawn() && !m.notPermitted(c):
+	case c.got == "fault" && c.full() && c.wellFor(0) && joined && c.everythingWithdrawn() && !m.notPermitted(c):
 		return fmt.Sprintf("a valid token is refused, its kid published %v before", published)
 	}
 	return ""
@@ -1052,12 +1073,12 @@ func (m *model) bareOutageEnds(c *call) string {
 // Who waits takes a lease that frees up, while no key is usable.
 func (m *model) freeLeaseIsTaken(c *call) string {
 	wrong := m.refused(c)
-	if wrong == "" || !c.before.bare(c.begin) || !c.fast || !c.wellFor(longestBare+afterOutages) || m.cutShort(c, c.wellSince) || !m.tableWell(c.end) {
+	if wrong == "" || !c.before.bare(c.begin) || !c.steady || !c.wellFor(longestBare+afterOutages) || m.cutShort(c, c.wellSince) || !m.tableWell(c.end) {
 		return ""
 	}
 	at := c.begin
 	if m.crowd == 1 { // nobody else began to wait earlier
-		at = at.Add(fetchLimit - time.Second/2)
+		at = at.Add(min(fetchLimit, fullWait+tableCosts-c.weather.delay) - time.Second/2)
 	}
 	for i, q := range m.requests {
 		if !q.sent.After(c.end) && q.sent.Add(m.standsAtMost(i)+m.table.Latency).After(at) {
@@ -1143,7 +1164,7 @@ func (m *model) emptySetRefuses(c *call) string {
 // the last 200 ms before the deadline. The table adds 350 ms at most.
 func (m *model) waitIsShort(c *call) string {
 	limit := 2 * (fullWait + m.extra())
-	switch known := c.before.has(c.kid, c.begin) && (c.inVain() || c.after.has(c.kid, c.end)); {
+	switch known := c.before.has(c.kid, c.begin.Add(shortWait+m.extra())) && (c.inVain() || c.after.has(c.kid, c.end)); {
 	case known && (m.inVainBefore(c) || m.leasedByUs(c)):
 		limit = fullWait + m.extra()
 	case known:
@@ -1179,7 +1200,7 @@ func (m *model) waitsAreSeldom(c *call) string {
 		m.waits = [][2]time.Time{{c.begin, c.end}}
 	case !c.begin.After(m.waits[last][1]): // waited together
 		m.waits[last][1] = c.end
-	case last > 0 && c.begin.Sub(m.waits[last][1]) < m.backoff(last, false):
+	case last > 0 && c.begin.Sub(m.waits[last][1]) < m.backoff(last, false) && !m.cutShort(c, c.hangSince):
 		return fmt.Sprintf("wait %d in an outage is %v after the one before", last+2, c.begin.Sub(m.waits[last][1]))
 	default:
 		m.waits = append(m.waits, [2]time.Time{c.begin, c.end})
@@ -1220,16 +1241,16 @@ func (m *model) frozen(q *request, c *call) bool {
 }
 
 // At start all issuers are asked, 3 s in all.
-func (m *model) judgeStart(well, began time.Time, took time.Duration) {
+func (m *model) judgeStart(well time.Time, c *call) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c := &call{process: m.process, begin: began, end: m.now()}
 	switch {
-	case took > fullWait+m.extra():
-		m.breaks("start", "it took %v", took)
+	case c.took > fullWait+m.extra():
+		m.breaks("start", "it took %v", c.took)
 	case !well.IsZero() && well.Equal(m.wellSince) && !m.leased(c) && m.last.sent.IsZero():
-		m.breaks("start", "the issuer is well, and there are no keys after %v", took)
+		m.breaks("start", "the issuer is well, and there are no keys after %v", c.took)
 	}
+	m.calls = append(m.calls, c)
 }
 
 // judgeRequests holds what this process asked the issuer against what is allowed.
@@ -1262,7 +1283,7 @@ func (m *model) isAllowed(newest int) {
 		return
 	}
 	for _, p := range slices.Backward(m.requests[:newest+1]) {
-		if p.process != q.process || !p.fresh || p.outcome != "ok" {
+		if p.process != q.process || !p.fresh || p.outcome != "ok" || p.slept { // it may have been replaced before it was answered
 			continue
 		}
 		if n++; n > burst+int((q.sent.Sub(p.sent)+fetchLimit)/refill) {
@@ -1280,7 +1301,7 @@ func (m *model) holdsLease(newest int) {
 		return
 	}
 	for i, p := range m.requests[:newest] {
-		if p.process != q.process && q.sent.Sub(p.sent) < m.stands(i)-tableCosts {
+		if p.process != q.process && q.sent.Sub(m.taken(i)) < m.stands(i)-tableCosts {
 			m.breaks("lease", "process %d asked %v after process %d", q.process, q.sent.Sub(p.sent), p.process)
 		}
 	}
@@ -1294,20 +1315,32 @@ func (m *model) tableWell(now time.Time) bool {
 // settled is until when there is nothing newer to be read when the round began: the process had the keys under a lease
 // that it took, and shared them.
 func (m *model) settled() (until time.Time) {
-	for _, q := range m.requests {
+	for i, q := range m.requests {
 		shared := q.ended.Add(2 * m.table.Latency)
 		if q.process == m.process && q.outcome == "ok" && m.tableWell(q.sent) && shared.Before(m.round0) && (m.thawed.Before(q.sent) || m.thawed.Add(-m.freezing).After(shared)) {
-			until = q.sent.Add(lease - 2*m.table.Latency)
+			until = m.taken(i).Add(lease - 2*m.table.Latency)
 		}
 	}
 	return until
+}
+
+// taken is when the lease for a request was, at the latest: that of one that died of a freeze is good for another.
+func (m *model) taken(request int) time.Time {
+	q := m.requests[request]
+	at := q.sent
+	for _, p := range m.requests[:request] {
+		if p.process == q.process && p.outcome == "died" && p.sent.After(q.sent.Add(-lease)) && p.sent.Before(at) {
+			at = p.sent
+		}
+	}
+	return at
 }
 
 // stands is how long a lease does at least: 6 s, and after failures in a row 1 s, 2 s, 4 s.
 func (m *model) stands(request int) time.Duration {
 	n := 0
 	for _, p := range slices.Backward(m.requests[:request+1]) {
-		if unheard := p.sent.Sub(m.shook) < longest+afterOutages; n > 0 && (unheard || p.outcome == "ok") {
+		if unheard := p.sent.Sub(m.shook) < longest+afterOutages || p.sent.Before(m.emptied); n > 0 && (unheard || p.outcome == "ok") {
 			break
 		}
 		if p.outcome == "failed" {
