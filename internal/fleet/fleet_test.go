@@ -579,6 +579,9 @@ func TestStart(t *testing.T) {
 		"the lease is taken, there are keys that are too old": {
 			do: func(f *shared) { f.taken(); f.share(25*h, keytest.Text("a")) }, err: keycache.ErrLeased.Error(), took: 2900 * ms, kid: "fault",
 		},
+		"the lease is taken, and frees up": {
+			do: func(f *shared) { f.lease(2 * s) }, took: 2100 * ms, asked: 1, kid: "key",
+		},
 		"the lease is taken, the keys come": {
 			do: func(f *shared) { f.taken(); time.AfterFunc(2*s, func() { f.share(0, keytest.Text("a")) }) }, took: 2100 * ms, kid: "key",
 		},
@@ -825,6 +828,42 @@ func TestStoreRests(t *testing.T) {
 					}
 				}
 			})
+		})
+	}
+}
+
+// A clock that is set back silences nothing.
+func TestWarningAfterClockStep(t *testing.T) {
+	t.Parallel()
+	for step, warnings := range map[time.Duration]int{0: 1, -keycache.ClockSkew: 1, -h: 2} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newShared("a")
+			f.Fleet.Store, f.TTL, f.Early = nowhere{}, time.Nanosecond, 0 // always due
+			f.Ask(t.Context(), "a")
+			f.Step(step)
+			time.Sleep(m - 1) // it no longer rests
+			f.Ask(t.Context(), "a")
+			if n := strings.Count(f.Lines(), "level=WARN"); n != warnings {
+				t.Errorf("set by %v: %d warnings, want %d", step, n, warnings)
+			}
+		})
+	}
+}
+
+// An operation that dies of a freeze is no failure of the Store.
+func TestFreezeIsNoFailureOfTheStore(t *testing.T) {
+	t.Parallel()
+	for _, op := range []string{"read", "take", "put"} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newShared("a")
+			f.Fleet.Store = &saboteur{Store: f.Fleet.Store, op: op, harm: func(context.Context, func() error) error {
+				f.Step(m)
+				return errBroken
+			}}
+			f.Ask(t.Context(), "a")
+			if n := f.Fleet.Failures(); n > 0 || strings.Contains(f.Lines(), "broken store") {
+				t.Errorf("%s: %d failures\n%s", op, n, f.Lines())
+			}
 		})
 	}
 }
@@ -1086,6 +1125,85 @@ func TestJoiningASearchForDueKeys(t *testing.T) {
 			t.Error(got)
 		}
 	})
+}
+
+// However many failures in a row are counted, a lease whose holder failed ends 6 s after it was taken.
+func TestLeaseAfterManyFailures(t *testing.T) {
+	t.Parallel()
+	for _, counted := range []string{"4", "63", "9223372036854775807"} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newShared("503")
+			f.setItem(storetest.Item{Failures: storetest.Number(counted)})
+			ends := number(time.Now().Add(fleet.LeaseTime))
+			f.Ask(t.Context(), "a")
+			if f.item().Lease != ends || f.table.Counts().Fails != 1 || strings.Contains(f.Lines(), "panic") {
+				t.Errorf("%s failures: %+v\n%s", counted, f.item(), f.Lines())
+			}
+		})
+	}
+}
+
+// Where the table does not give the lease, nobody waits as if he had it.
+func TestAloneIsNoHolder(t *testing.T) {
+	t.Parallel()
+	for _, op := range []string{"read", "take"} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newShared("a")
+			f.Ask(t.Context(), "a")
+			time.Sleep(ttl)
+			f.Issuer.Set("hang")
+			f.Fleet.Store = &saboteur{Store: f.Fleet.Store, op: op, harm: harms["fails"]}
+			start := time.Now()
+			if got := f.Ask(t.Context(), "a"); got != "key" || time.Since(start) != s+fleet.Detour {
+				t.Errorf("%s fails: %s after %v", op, got, time.Since(start))
+			}
+			time.Sleep(3 * s)
+		})
+	}
+}
+
+// A search that was replaced looks no more.
+func TestReplacedSearchEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newShared("a")
+		f.taken()
+		go f.Start(t.Context())
+		time.Sleep(s)
+		f.Step(2 * s)
+		f.share(0, keytest.Text("a"))
+		reads := f.table.Counts().Reads
+		if got := f.Ask(t.Context(), "a"); got != "key" {
+			t.Error(got)
+		}
+		time.Sleep(3 * s)
+		if n := f.table.Counts().Reads - reads; n != 1 {
+			t.Errorf("%d looks", n)
+		}
+	})
+}
+
+// A machine that is suspended does not advance the clock that Go prefers for differences.
+func TestWallClock(t *testing.T) {
+	t.Parallel()
+	f := newShared("a")
+	watched := &clock{Store: f.Fleet.Store}
+	f.Fleet.Store = watched
+	f.Ask(t.Context(), "a")
+	if watched.now == "" || strings.Contains(watched.now, " m=") {
+		t.Errorf("the lease was taken at %q, which must be of the wall clock", watched.now)
+	}
+}
+
+// A clock notes when the lease was taken.
+type clock struct {
+	fleet.Store
+	now string
+}
+
+func (c *clock) Take(ctx context.Context, now time.Time) (time.Time, error) {
+	c.now = now.String()
+	return c.Store.Take(ctx, now)
 }
 
 // Clocks differ, and one is a day off. Everybody finds the keys. The issuer is asked once in 4 minutes by all, or by each

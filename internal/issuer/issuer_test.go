@@ -396,6 +396,7 @@ func TestCheckURL(t *testing.T) {
 		`https://issuer.example/a"`:                "a quote",
 		`https://issuer.example/a\b`:               "a backslash",
 		"https://issuer.example/\u0085":            "a control character",
+		"https://issuer.example/\u0080":            "a control character",
 	} {
 		err := issuer.CheckURL(text)
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
