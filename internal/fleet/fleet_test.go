@@ -1093,6 +1093,43 @@ func TestReplacedFetchLeavesTheLease(t *testing.T) {
 	})
 }
 
+// A look that outlasts its search tells nothing about the table as it is by then.
+func TestReplacedLookChangesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newShared("a")
+		thaw := make(chan struct{})
+		f.Fleet.Store = &lateReader{Store: f.Fleet.Store, thaw: thaw}
+		go f.Ask(t.Context(), "a")
+		synctest.Wait()
+		f.Step(2 * s)
+		if got := f.Ask(t.Context(), "a"); got != "key" {
+			t.Error(got)
+		}
+		close(thaw)
+		synctest.Wait()
+		before := f.table.Counts()
+		if got := f.Ask(t.Context(), "x"); got != "unknown" || f.table.Counts() != before { // the set was sent within the lease
+			t.Errorf("%s, and %+v after %+v", got, f.table.Counts(), before)
+		}
+	})
+}
+
+// A lateReader is a Store whose first read ends after the thaw.
+type lateReader struct {
+	fleet.Store
+	thaw chan struct{}
+	read atomic.Bool
+}
+
+func (l *lateReader) Read(ctx context.Context, consistent bool) (fleet.Copy, error) {
+	c, err := l.Store.Read(ctx, consistent)
+	if l.read.CompareAndSwap(false, true) {
+		<-l.thaw
+	}
+	return c, err
+}
+
 // A search that waited for another's lease, and then asks, is joined as long as it may take.
 func TestJoiningALongSearch(t *testing.T) {
 	t.Parallel()
