@@ -297,10 +297,7 @@ func (v *visit) share(ctx context.Context, o keycache.Outcome, c Copy) {
 		c.Set = nil
 	}
 	if v.do(ctx, doing, write) == done {
-		v.rest = keycache.Backoff{}
-		if v.last.Lease.Equal(lease) {
-			v.last = c
-		}
+		v.last, v.rest = c, keycache.Backoff{}
 	}
 }
 

@@ -142,6 +142,10 @@ func TestCache(t *testing.T) {
 			first, {kid: "x", want: "unknown", asked: 2}, {kid: "x", want: "unknown", asked: 3}, {kid: "x", want: "unknown", asked: 4},
 			{set: -20 * s, kid: "x", want: "unknown", asked: 4}, {after: 30 * s, kid: "x", want: "unknown", asked: 5},
 		},
+		"clock back by more while the allowance is used up": {
+			first, {kid: "x", want: "unknown", asked: 2}, {kid: "x", want: "unknown", asked: 3}, {kid: "x", want: "unknown", asked: 4},
+			{set: -1 * h, kid: "x", want: "unknown", asked: 5}, {kid: "x", want: "unknown", asked: 6}, // the former because keys are due
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
