@@ -1475,6 +1475,18 @@ func TestJudgingTheCopy(t *testing.T) {
 			}
 		})
 	})
+	t.Run("it panics, and the issuer is away", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			f := newShared("503")
+			f.share(0, strange)
+			f.Log = slog.New(judging{f.Log.Handler(), func() { panic("c2VjcmV0") }})
+			got := f.Ask(t.Context(), "a")
+			if _, some := f.Age(); got != "fault" || some {
+				t.Errorf("%s, keys: %v", got, some)
+			}
+		})
+	})
 	t.Run("frozen", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {

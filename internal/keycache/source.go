@@ -17,7 +17,7 @@ var ErrLeased = errors.New("another environment has the lease to ask the issuer"
 // A Source is where a Cache searches for newer keys: the issuer, or what stands before it.
 type Source interface {
 	// Find searches until ctx is done. What it has found counts even if it returns an error: keys that are newer
-	// than those in memory, and still not what is wanted.
+	// than those in memory, and still not what is wanted. Without an error, if it asked the issuer, it has found a set.
 	Find(ctx context.Context, w Want) (Found, error)
 }
 
