@@ -1,29 +1,39 @@
 package main
 
 import (
+	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"zuplo-lambda-authorizer/internal/fleet"
 	"zuplo-lambda-authorizer/internal/issuer"
 	"zuplo-lambda-authorizer/internal/jwks"
 	"zuplo-lambda-authorizer/internal/jwkstable"
 	"zuplo-lambda-authorizer/internal/jwt"
+	"zuplo-lambda-authorizer/internal/rules"
 )
 
 // A config is the authorizer's configuration. All of it comes from the environment, once.
 type config struct {
 	issuers        []issuerConfig
-	audiences      []string // none: aud is not checked
 	algorithms     []string
 	leeway         time.Duration
 	maxTokenAge    time.Duration // 0: not checked
 	principalClaim string
+	header, scheme string     // of the token; no scheme: the header holds the bare token
+	rules          *rules.Set // nil: a good token may go everywhere
+	rulesWarnings  []string
+	rulesLog       bool // rules are told of in the log, and not enforced
+	explicitDeny   bool
 	ttl, maxStale  time.Duration
 	policyExpiry   bool
 	table          *jwkstable.Table // nil: keys are not shared
@@ -34,6 +44,7 @@ type config struct {
 // An issuerConfig is one value of iss and where its keys are: fetched from jwksURI, or pinned.
 type issuerConfig struct {
 	name, jwksURI string
+	audiences     []string // none: aud is not checked
 	pinned        *jwks.Pinned
 	skipped       []jwks.Skipped // of the pinned set
 }
@@ -43,13 +54,24 @@ type issuerConfig struct {
 func readConfig(getenv func(string) string) (config, error) {
 	r := reader{getenv: getenv}
 	c := config{
-		audiences:      r.list("AUDIENCE", "", nil),
 		algorithms:     r.list("ALGORITHMS", strings.Join(jwt.Algorithms[:], ","), checkAlgorithm),
 		leeway:         r.duration("LEEWAY", "30s", 0, 5*time.Minute),
 		maxTokenAge:    r.duration("MAX_TOKEN_AGE", "0s", time.Second, 876000*time.Hour),
 		principalClaim: r.text("PRINCIPAL_CLAIM", "sub"),
 		ttl:            r.duration("JWKS_TTL", "5m", time.Second, 24*time.Hour),
 		policyExpiry:   r.choice("POLICY_EXPIRY", "on", "off") == "on",
+		header:         r.token("TOKEN_HEADER", "Authorization"),
+		scheme:         r.token("TOKEN_PREFIX", "Bearer"),
+		rulesLog:       r.choice("RULES_MODE", "enforce", "log") == "log",
+		explicitDeny:   r.choice("EXPLICIT_DENY", "off", "on") == "on",
+	}
+	if strings.EqualFold(c.scheme, "none") {
+		c.scheme = ""
+	}
+	if text := getenv("RULES"); text != "" {
+		var err error
+		c.rules, c.rulesWarnings, err = rules.Compile(text)
+		r.wrong("RULES", err)
 	}
 	least := c.ttl
 	if getenv("JWKS_TABLE") != "" { // renewing keys may have to wait for the fleet
@@ -61,32 +83,10 @@ func readConfig(getenv func(string) string) (config, error) {
 	}
 	_ = c.logLevel.UnmarshalText([]byte(r.choice("LOG_LEVEL", "INFO", "DEBUG", "WARN", "ERROR"))) // all are names of slog's
 
-	names := r.list("ISSUER", "", checkIssuer)
-	if getenv("ISSUER") == "" {
-		r.wrong("ISSUER", errors.New("required: the issuer's URL, as https://DEPLOYMENT.zuplo.app/__zuplo/issuer"))
-	}
-	uri, set := getenv("JWKS_URI"), getenv("JWKS")
-	switch {
-	case uri != "" && len(names) > 1:
-		r.wrong("JWKS_URI", errors.New("only with a single issuer"))
-	case uri != "":
-		if err := issuer.CheckURL(uri); err != nil {
-			r.wrong("JWKS_URI", err)
-		}
-	}
-	var pinned *jwks.Pinned
-	var skipped []jwks.Skipped
-	if set != "" {
-		var err error
-		if pinned, skipped, err = jwks.NewPinned([]byte(set)); err != nil {
-			r.wrong("JWKS", err)
-		}
-		if len(names) > 1 {
-			r.wrong("JWKS", errors.New("only with a single issuer"))
-		}
-		if uri != "" {
-			r.wrong("JWKS", errors.New("not together with JWKS_URI"))
-		}
+	if getenv("ISSUERS") != "" {
+		c.issuers = r.issuers()
+	} else {
+		c.issuers = r.issuer()
 	}
 	if name := getenv("JWKS_TABLE"); name != "" {
 		if err := jwkstable.CheckName(name); err != nil {
@@ -94,13 +94,6 @@ func readConfig(getenv func(string) string) (config, error) {
 		} else {
 			c.table, c.unshared = jwkstable.New(getenv, name)
 		}
-	}
-	for _, name := range names {
-		at := uri
-		if at == "" {
-			at = strings.TrimSuffix(name, "/") + "/.well-known/jwks.json"
-		}
-		c.issuers = append(c.issuers, issuerConfig{name, at, pinned, skipped})
 	}
 	return c, errors.Join(r.errs...)
 }
@@ -111,8 +104,132 @@ type reader struct {
 	errs   []error
 }
 
+// wrong notes a mistake, each line of it, if there is one.
 func (r *reader) wrong(name string, err error) {
-	r.errs = append(r.errs, fmt.Errorf("%s: %w", name, err))
+	if err == nil {
+		return
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		r.errs = append(r.errs, fmt.Errorf("%s: %s", name, line))
+	}
+}
+
+// token returns the variable if it is a token of HTTP's (RFC 9110 §5.6.2), as the name of a header or of a scheme is.
+func (r *reader) token(name, byDefault string) string {
+	v := r.text(name, byDefault)
+	if strings.Trim(v, tokenCharacters) != "" {
+		r.wrong(name, errors.New("not a word of letters, digits and - (RFC 9110 §5.6.2)"))
+	}
+	return v
+}
+
+const tokenCharacters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.!#$%&'*+^`|~"
+
+// issuer reads ISSUER and what goes with it: each has the same audiences.
+func (r *reader) issuer() (all []issuerConfig) {
+	names, audiences := r.list("ISSUER", "", checkIssuer), r.list("AUDIENCE", "", nil)
+	if r.getenv("ISSUER") == "" {
+		r.wrong("ISSUER", errors.New("required, or ISSUERS: the issuer's URL, as https://DEPLOYMENT.zuplo.app/__zuplo/issuer"))
+	}
+	for _, name := range []string{"JWKS_URI", "JWKS"} {
+		if r.getenv(name) != "" && len(names) > 1 {
+			r.wrong(name, errors.New("only with a single issuer; ISSUERS has one for each"))
+		}
+	}
+	if r.getenv("JWKS_URI") != "" && r.getenv("JWKS") != "" {
+		r.wrong("JWKS", errors.New("not together with JWKS_URI"))
+	}
+	for _, name := range names {
+		i, uri, set := newIssuer(name, r.getenv("JWKS_URI"), r.getenv("JWKS"))
+		i.audiences = audiences
+		if len(all) == 0 {
+			r.wrong("JWKS_URI", uri)
+			r.wrong("JWKS", set)
+		}
+		all = append(all, i)
+	}
+	return all
+}
+
+// newIssuer makes an issuer of its name and of where its keys are: at uri, in set, or where issuers put them. It returns what is
+// wrong with either.
+func newIssuer(name, uri, set string) (i issuerConfig, wrongURI, wrongSet error) {
+	i.name, i.jwksURI = name, cmp.Or(uri, strings.TrimSuffix(name, "/")+"/.well-known/jwks.json")
+	if uri != "" {
+		wrongURI = issuer.CheckURL(uri)
+	}
+	if set != "" {
+		i.pinned, i.skipped, wrongSet = jwks.NewPinned([]byte(set))
+	}
+	return i, wrongURI, wrongSet
+}
+
+// issuers reads ISSUERS, JSON: each has audiences of its own. What is wrong is told by the issuer's number, from 1, and the
+// member.
+func (r *reader) issuers() (all []issuerConfig) {
+	for _, other := range []string{"ISSUER", "JWKS_URI", "JWKS", "AUDIENCE"} {
+		if r.getenv(other) != "" {
+			r.wrong("ISSUERS", fmt.Errorf("not together with %s", other))
+		}
+	}
+	text := r.getenv("ISSUERS")
+	if !jsontext.Value(text).IsValid() {
+		r.wrong("ISSUERS", errors.New("not strict JSON (a syntax error, invalid UTF-8 or a duplicate member)"))
+		return nil
+	}
+	var raws []map[string]json.RawMessage
+	if json.Unmarshal([]byte(text), &raws) != nil || len(raws) == 0 {
+		r.wrong("ISSUERS", errors.New(`not a list of issuers, as [{"issuer": "https://…", "audiences": ["…"]}]`))
+		return nil
+	}
+	for n, raw := range raws {
+		wrong := func(member string, err error) {
+			if err != nil {
+				r.wrong("ISSUERS", fmt.Errorf("issuer %d: %s: %w", n+1, member, err))
+			}
+		}
+		var name, uri string
+		var audiences []string
+		for _, member := range slices.Sorted(maps.Keys(raw)) {
+			switch value := raw[member]; member {
+			case "issuer":
+				if json.Unmarshal(value, &name) != nil || name == "" {
+					wrong(member, errors.New("not a URL in a string"))
+				}
+			case "jwks_uri":
+				if json.Unmarshal(value, &uri) != nil || uri == "" {
+					wrong(member, errors.New("not a URL in a string"))
+				}
+			case "audiences":
+				if json.Unmarshal(value, &audiences) != nil || len(audiences) == 0 || slices.Contains(audiences, "") {
+					wrong(member, errors.New("not a list with at least one string, none of them empty"))
+				} else if len(slices.Compact(slices.Sorted(slices.Values(audiences)))) < len(audiences) {
+					wrong(member, errors.New("one stands twice in the list"))
+				}
+			case "jwks":
+			default:
+				wrong("a member", errors.New("none of issuer, jwks_uri, jwks and audiences"))
+			}
+		}
+		switch {
+		case raw["issuer"] == nil:
+			wrong("issuer", errors.New("required"))
+		case name != "":
+			wrong("issuer", checkIssuer(name))
+		}
+		if slices.ContainsFunc(all, func(other issuerConfig) bool { return name != "" && other.name == name }) {
+			wrong("issuer", errors.New("stands twice in the list"))
+		}
+		i, wrongURI, wrongSet := newIssuer(name, uri, string(raw["jwks"]))
+		wrong("jwks_uri", wrongURI)
+		wrong("jwks", wrongSet)
+		if uri != "" && raw["jwks"] != nil {
+			wrong("jwks", errors.New("not together with jwks_uri"))
+		}
+		i.audiences = audiences
+		all = append(all, i)
+	}
+	return all
 }
 
 func (r *reader) text(name, byDefault string) string {

@@ -34,7 +34,9 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := config{
-		issuers:        []issuerConfig{{"https://i.example/__zuplo/issuer", "https://i.example/__zuplo/issuer/.well-known/jwks.json", nil, nil}},
+		issuers:        []issuerConfig{{name: "https://i.example/__zuplo/issuer", jwksURI: "https://i.example/__zuplo/issuer/.well-known/jwks.json"}},
+		header:         "Authorization",
+		scheme:         "Bearer",
 		algorithms:     jwt.Algorithms[:],
 		leeway:         30 * time.Second,
 		principalClaim: "sub",
@@ -73,7 +75,7 @@ func TestVariables(t *testing.T) {
 		{"ISSUER=https://Own.example/A", uris, []string{"https://Own.example/A https://Own.example/A/.well-known/jwks.json"}},
 		{"ISSUER=http://localhost:9000", uris, []string{"http://localhost:9000 http://localhost:9000/.well-known/jwks.json"}},
 		{"JWKS_URI=https://keys.example/k?v=1", uris, []string{"https://i.example https://keys.example/k?v=1"}},
-		{"AUDIENCE=a,b", func(c config) any { return c.audiences }, []string{"a", "b"}},
+		{"AUDIENCE=a,b", func(c config) any { return c.issuers[0].audiences }, []string{"a", "b"}},
 		{"ALGORITHMS=ES256,Ed25519", func(c config) any { return c.algorithms }, []string{"ES256", "EdDSA"}},
 		{"LEEWAY=0s", leeway, time.Duration(0)},
 		{"LEEWAY=0", leeway, time.Duration(0)},
@@ -92,6 +94,15 @@ func TestVariables(t *testing.T) {
 		{"LOG_LEVEL=DEBUG", func(c config) any { return c.logLevel }, slog.LevelDebug},
 		{"LOG_LEVEL=WARN", func(c config) any { return c.logLevel }, slog.LevelWarn},
 		{"LOG_LEVEL=ERROR", func(c config) any { return c.logLevel }, slog.LevelError},
+		{"TOKEN_HEADER=X-Token", func(c config) any { return c.header }, "X-Token"},
+		{"TOKEN_PREFIX=Token", func(c config) any { return c.scheme }, "Token"},
+		{"TOKEN_PREFIX=none", func(c config) any { return c.scheme }, ""},
+		{`RULES=[{"routes":["$connect"]}]`, func(c config) any { return c.rules.Routes("a", true) }, []string{"$connect"}},
+		{"RULES=", func(c config) any { return c.rules == nil }, true},
+		{"RULES_MODE=log", func(c config) any { return c.rulesLog }, true},
+		{"RULES_MODE=enforce", func(c config) any { return c.rulesLog }, false},
+		{"EXPLICIT_DENY=on", func(c config) any { return c.explicitDeny }, true},
+		{"EXPLICIT_DENY=off", func(c config) any { return c.explicitDeny }, false},
 		{"JWKS=" + goodSet, func(c config) any { return c.issuers[0].pinned != nil }, true},
 	} {
 		env := map[string]string{"ISSUER": "https://i.example"}
@@ -156,6 +167,18 @@ func TestMistakes(t *testing.T) {
 		{"JWKS_MAX_STALE", "4m59s", "not within 5m0s to"},
 		{"JWKS_MAX_STALE", "168h1s", "not within"},
 		{"POLICY_EXPIRY", "yes", "one of on, off"},
+		{"TOKEN_HEADER", "X Token", "not a word"},
+		{"TOKEN_HEADER", "Authorization,c2VjcmV0", "not a word"},
+		{"TOKEN_HEADER", "Authorization:", "not a word"},
+		{"TOKEN_HEADER", "Ä", "not a word"},
+		{"TOKEN_PREFIX", "Bearer ", "not a word"},
+		{"TOKEN_PREFIX", " ", "not a word"},
+		{"RULES", "c2VjcmV0", "not strict JSON"},
+		{"RULES", `[]`, "not a list of rules"},
+		{"RULES", `[{"routes":["GET /a"]},{"routes":["c2VjcmV0"]}]`, "rule 2: routes: item 1: "},
+		{"RULES", `[{"routes":["GET /a"],"scope":"c2VjcmV0"}]`, "rule 1: scope: none of routes, apis, scopes and claims"},
+		{"RULES_MODE", "off", "one of enforce, log"},
+		{"EXPLICIT_DENY", "true", "one of off, on"},
 		{"LOG_LEVEL", "info", "one of INFO"},
 		{"LOG_LEVEL", "TRACE", "one of INFO"},
 	} {
@@ -180,6 +203,13 @@ func TestVariablesThatExcludeOneAnother(t *testing.T) {
 		{map[string]string{"ISSUER": two, "JWKS_URI": "https://k.example"}, []string{"JWKS_URI: only with a single issuer"}},
 		{map[string]string{"ISSUER": two, "JWKS": goodSet}, []string{"JWKS: only with a single issuer"}},
 		{map[string]string{"ISSUER": "https://a.example", "JWKS": goodSet, "JWKS_URI": "https://k.example"}, []string{"JWKS: not together with JWKS_URI"}},
+		{map[string]string{"ISSUER": "https://a.example", "RULES": `[{},{"routes":[]}]`, "RULES_MODE": "x"},
+			[]string{"RULES: rule 1: routes: ", "RULES: rule 2: routes: ", "RULES_MODE: "}},
+		{map[string]string{"ISSUERS": `[{"issuer":"https://a.example"}]`, "ISSUER": "https://a.example", "AUDIENCE": "a", "JWKS": goodSet, "JWKS_URI": "https://k.example"},
+			[]string{"ISSUERS: not together with ISSUER", "ISSUERS: not together with JWKS_URI", "ISSUERS: not together with JWKS", "ISSUERS: not together with AUDIENCE"}},
+		{map[string]string{"ISSUERS": `[{"issuer":"http://a.example","audiences":[]},{},{"issuer":"https://b.example","jwks":{"keys":[]},"jwks_uri":"http://k.example"}]`},
+			[]string{"ISSUERS: issuer 1: issuer: ", "ISSUERS: issuer 1: audiences: ", "ISSUERS: issuer 2: issuer: required",
+				"ISSUERS: issuer 3: jwks: ", "ISSUERS: issuer 3: jwks_uri: ", "ISSUERS: issuer 3: jwks: not together with jwks_uri"}},
 		{map[string]string{"ISSUER": "a,,a", "JWKS": "{", "AUDIENCE": ",", "ALGORITHMS": "none,HS256", "LEEWAY": "1h", "MAX_TOKEN_AGE": "-1s",
 			"JWKS_TTL": "0", "JWKS_MAX_STALE": "999h", "POLICY_EXPIRY": "1", "LOG_LEVEL": "x"},
 			[]string{"AUDIENCE", "AUDIENCE", "ALGORITHMS", "ALGORITHMS", "LEEWAY", "MAX_TOKEN_AGE", "JWKS_TTL", "POLICY_EXPIRY", "JWKS_MAX_STALE",
@@ -199,6 +229,82 @@ func TestVariablesThatExcludeOneAnother(t *testing.T) {
 			if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, want) }) {
 				t.Errorf("%s is not among\n%v", want, err)
 			}
+		}
+	}
+}
+
+func TestIssuersVariable(t *testing.T) {
+	t.Parallel()
+	c, err := read(map[string]string{"ISSUERS": `[
+		{"issuer": "https://a.example", "jwks_uri": "https://keys.example/a", "audiences": ["one", "two, and a comma"]},
+		{"audiences": ["three"], "jwks": ` + goodSet + `, "issuer": "https://b.example"},
+		{"issuer": "https://c.example/x/"}]`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.issuers) != 3 || c.issuers[1].pinned == nil {
+		t.Fatalf("%+v", c.issuers)
+	}
+	c.issuers[1].pinned = nil
+	want := []issuerConfig{
+		{name: "https://a.example", jwksURI: "https://keys.example/a", audiences: []string{"one", "two, and a comma"}},
+		{name: "https://b.example", jwksURI: "https://b.example/.well-known/jwks.json", audiences: []string{"three"}},
+		{name: "https://c.example/x/", jwksURI: "https://c.example/x/.well-known/jwks.json"},
+	}
+	if !reflect.DeepEqual(c.issuers, want) {
+		t.Errorf("%+v, want %+v", c.issuers, want)
+	}
+}
+
+// What is wrong in ISSUERS is told by the issuer's number and the member, never by its text.
+func TestMistakesInIssuers(t *testing.T) {
+	t.Parallel()
+	second := func(members string) string { return `[{"issuer":"https://a.example"},{` + members + `}]` }
+	b := func(members string) string { return second(`"issuer":"https://b.example",` + members) }
+	for text, why := range map[string]string{
+		`c2VjcmV0`: "not strict JSON", `[`: "not strict JSON", ` `: "not strict JSON", "[\"\xff\"]": "not strict JSON",
+		`[{"issuer":"https://a.example","issuer":"https://c2VjcmV0.example"}]`: "not strict JSON",
+		b(`"jwks":{"keys":[],"keys":[]}`):                                      "not strict JSON",
+		`[]`:                                                                   "not a list of issuers", `{}`: "not a list of issuers", `null`: "not a list of issuers", `"https://a.example"`: "not a list of issuers",
+		`["https://a.example"]`: "not a list of issuers", `[["c2VjcmV0"]]`: "not a list of issuers",
+		`[null]`:                                                            "issuer 1: issuer: required",
+		second(``):                                                          "issuer 2: issuer: required",
+		second(`"issuer":""`):                                               "issuer 2: issuer: not a URL in a string",
+		second(`"issuer":null`):                                             "issuer 2: issuer: not a URL in a string",
+		second(`"issuer":["https://b.example"]`):                            "issuer 2: issuer: not a URL in a string",
+		second(`"issuer":"http://c2VjcmV0"`):                                "issuer 2: issuer: its scheme is not https",
+		second(`"issuer":"https://c2VjcmV0@b.example"`):                     "issuer 2: issuer: it holds userinfo",
+		second(`"issuer":"https://b.example?c2VjcmV0"`):                     "issuer 2: issuer: it holds a query",
+		second(`"issuer":"https://DEPLOYMENT.zuplo.app"`):                   "issuer 2: issuer: its host has a capital",
+		second(`"issuer":"https://a.example"`):                              "issuer 2: issuer: stands twice",
+		second(`"Issuer":"https://b.example","issuer":"https://b.example"`): "issuer 2: a member: none of issuer, jwks_uri, jwks and audiences",
+		b(`"c2VjcmV0":1`):                                                   "issuer 2: a member: none of",
+		b(`"audience":["a"]`):                                               "issuer 2: a member: none of",
+		b(`"audiences":"c2VjcmV0"`):                                         "issuer 2: audiences: not a list",
+		b(`"audiences":[]`):                                                 "issuer 2: audiences: not a list",
+		b(`"audiences":null`):                                               "issuer 2: audiences: not a list",
+		b(`"audiences":["c2VjcmV0",7]`):                                     "issuer 2: audiences: not a list",
+		b(`"audiences":["c2VjcmV0",""]`):                                    "issuer 2: audiences: not a list",
+		b(`"audiences":["c2VjcmV0",null]`):                                  "issuer 2: audiences: not a list",
+		b(`"audiences":["c2VjcmV0","c2VjcmV0"]`):                            "issuer 2: audiences: one stands twice",
+		b(`"jwks_uri":"http://c2VjcmV0.example"`):                           "issuer 2: jwks_uri: its scheme is not https",
+		b(`"jwks_uri":""`):                                                  "issuer 2: jwks_uri: not a URL in a string",
+		b(`"jwks_uri":null`):                                                "issuer 2: jwks_uri: not a URL in a string",
+		b(`"jwks_uri":{}`):                                                  "issuer 2: jwks_uri: not a URL in a string",
+		b(`"jwks":null`):                                                    "issuer 2: jwks: ",
+		b(`"jwks":"c2VjcmV0"`):                                              "issuer 2: jwks: ",
+		b(`"jwks":{}`):                                                      "issuer 2: jwks: ",
+		b(`"jwks":` + secretSet):                                            "issuer 2: jwks: ",
+		b(`"jwks_uri":"https://k.example","jwks":` + goodSet):               "issuer 2: jwks: not together with jwks_uri",
+	} {
+		_, err := read(map[string]string{"ISSUERS": text})
+		switch {
+		case err == nil || !strings.HasPrefix(err.Error(), "ISSUERS: "+why):
+			t.Errorf("%s: %v, want %s", text, err, why)
+		case strings.Contains(err.Error(), "\n"):
+			t.Errorf("%s: more than one mistake: %v", text, err)
+		case strings.Contains(err.Error(), "c2VjcmV0") || strings.Contains(err.Error(), "nWGxne"):
+			t.Errorf("a secret is in %v", err)
 		}
 	}
 }

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// The event files name their verdict: allow-ALG, reject-REASON, reject-REASON-DETAIL, fault-WHY. env.json has the settings that go with them.
+// The event files name their verdict: allow-ALG, reject-REASON, reject-REASON-DETAIL, fault-WHY, and at the end the kind of event,
+// unless it is TOKEN. env.json has the settings that go with them.
 func TestEventFiles(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../events/env.json")
@@ -30,6 +31,12 @@ func TestEventFiles(t *testing.T) {
 		for _, file := range files {
 			verdict, what, _ := strings.Cut(strings.TrimSuffix(filepath.Base(file), ".json"), "-")
 			counts[verdict]++
+			api := "rest"
+			for kind, of := range map[string]string{"-request": "rest", "-http1": "http", "-http2": "http", "-websocket": "websocket"} {
+				if rest, ok := strings.CutSuffix(what, kind); ok {
+					what, api = rest, of
+				}
+			}
 			payload, err := os.ReadFile(file)
 			must(err)
 			// On the day that they were made, and at the end of the time that they are good for.
@@ -42,8 +49,11 @@ func TestEventFiles(t *testing.T) {
 				if detail, ok := line["detail"]; ok {
 					why = fmt.Sprint(why, "-", detail)
 				}
-				if line["verdict"] != verdict || verdict == "reject" && why != what {
+				if line["verdict"] != verdict || verdict == "reject" && why != what || verdict != "fault" && line["api"] != api {
 					t.Errorf("%s in %d: %s", file, day.Year(), &log)
+				}
+				if denied := bytes.Contains(answer, []byte(`"Effect":"Deny"`)); denied != (verdict == "reject" && api == "http") || denied != (verdict != "allow" && err == nil) {
+					t.Errorf("%s in %d: %s, %v", file, day.Year(), answer, err)
 				}
 				if alg, _ := line["alg"].(string); verdict == "allow" && (!strings.EqualFold(alg, what) || !bytes.Contains(answer, []byte(`"principalId":"consumer-`+alg+`"`)) || err != nil) {
 					t.Errorf("%s in %d: %s, %v", file, day.Year(), answer, err)
@@ -51,7 +61,7 @@ func TestEventFiles(t *testing.T) {
 			}
 		}
 	}
-	if counts["allow"] != 10 || counts["reject"] != 12 || counts["fault"] != 2 {
-		t.Errorf("%v event files, want 10 for allow, 12 for reject, 2 for fault", counts)
+	if counts["allow"] != 14 || counts["reject"] != 16 || counts["fault"] != 3 {
+		t.Errorf("%v event files, want 14 for allow, 16 for reject, 3 for fault", counts)
 	}
 }

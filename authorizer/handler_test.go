@@ -15,10 +15,12 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -301,24 +303,33 @@ func TestReject(t *testing.T) {
 			if c.name == "signature" {
 				token = token[:len(token)-86] + strings.Repeat("A", 86)
 			}
-			answer, line, err := s.invoke(t, event(token))
-			if err == nil || err.Error() != "Unauthorized" || answer != nil {
-				t.Fatalf("%s, %v", answer, err)
-			}
-			got := line["reason"]
-			if detail, ok := line["detail"]; ok {
-				got = fmt.Sprint(got, " ", detail)
-			}
-			if line["verdict"] != "reject" || got != c.reason || line["error"] != nil {
-				t.Errorf("log %v, want %s", line, c.reason)
-			}
-			for _, name := range []string{"alg", "kid", "issuer", "keys_age_s"} {
-				if _, ok := line[name]; ok != (strings.Contains(" "+strings.Join(c.log, " ")+" ", " "+name+" ")) {
-					t.Errorf("%s in the log: %v", name, line[name])
+			for kind, api := range doors {
+				answer, line, err := s.invoke(t, knock(kind, "GET/protected", token))
+				got := line["reason"]
+				if detail, ok := line["detail"]; ok {
+					got = fmt.Sprint(got, " ", detail)
 				}
-			}
-			if strings.Contains(s.log.String(), token[20:60]) {
-				t.Error("the token is in the log")
+				if line["verdict"] != "reject" || got != c.reason || line["error"] != nil || line["api"] != api {
+					t.Errorf("%s: log %v, want %s", kind, line, c.reason)
+				}
+				// An error is not cached, a policy is: none where time may cure what is wrong.
+				if api == "http" && c.reason != "not_yet_valid" && c.reason != "unknown_key" {
+					const denial = `{"principalId":"rejected","policyDocument":{"Version":"2012-10-17","Statement":[` +
+						`{"Action":"execute-api:Invoke","Effect":"Deny","Resource":"` + stageARN + `*"}]}}`
+					if err != nil || string(answer) != denial || line["answer"] != "policy" {
+						t.Errorf("%s: %s, %v, log %v", kind, answer, err, line)
+					}
+				} else if err == nil || err.Error() != "Unauthorized" || answer != nil || line["answer"] != "error" {
+					t.Errorf("%s: %s, %v, log %v", kind, answer, err, line)
+				}
+				for _, name := range []string{"alg", "kid", "issuer", "keys_age_s"} {
+					if _, ok := line[name]; ok != (strings.Contains(" "+strings.Join(c.log, " ")+" ", " "+name+" ")) {
+						t.Errorf("%s: %s in the log: %v", kind, name, line[name])
+					}
+				}
+				if strings.Contains(s.log.String(), token[20:60]) {
+					t.Errorf("%s: the token is in the log", kind)
+				}
 			}
 		})
 	}
@@ -342,34 +353,44 @@ func TestFault(t *testing.T) {
 	hang := func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	for _, c := range []struct {
 		name  string
-		event func(good []byte) []byte
+		event func(good string) []byte
 		serve http.HandlerFunc
 		error string
 	}{
-		{"not an event", func([]byte) []byte { return []byte(`{"canary"`) }, nil, "reading the event"},
-		{"a REQUEST event", func(good []byte) []byte { return bytes.Replace(good, []byte("TOKEN"), []byte("REQUEST"), 1) }, nil, "not TOKEN"},
-		{"a methodArn with a wildcard", func(good []byte) []byte { return bytes.Replace(good, []byte("abc/prod"), []byte("abc/*"), 1) }, nil, "methodArn"},
+		{"not an event", func(string) []byte { return []byte(`{"canary"`) }, nil, "reading the event"},
+		{"an event of another service", func(string) []byte { return []byte(`{"Records":[{"eventSource":"aws:sqs","body":"canary"}]}`) }, nil, "attach this function to an authorizer"},
+		{"an ARN with a wildcard", func(good string) []byte { return bytes.Replace(event(good), []byte("abc/prod"), []byte("abc/*"), 1) }, nil, "the event's ARN"},
+		{"an answer cached for another header", func(good string) []byte {
+			return bytes.Replace(knock("http 2.0", "GET/x", good), []byte(`"identitySource":["`+good), []byte(`"identitySource":["canary`), 1)
+		}, nil, "only identity source"},
 		{"the issuer is down", nil, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, "status 503"},
 		{"the issuer hangs", nil, hang, "in time"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			s := newStand(t, nil)
-			if c.serve != nil {
-				s.serve, s.time = c.serve, 400*time.Millisecond
-			}
-			payload := event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, s.claims("")))
-			if c.event != nil {
-				payload = c.event(payload)
-			}
-			answer, line, err := s.invoke(t, payload)
-			if answer != nil || err == nil || strings.Contains(err.Error(), "Unauthorized") || !strings.Contains(err.Error(), c.error) || strings.Contains(err.Error(), "canary") {
-				t.Errorf("%s, %v, want %s", answer, err, c.error)
-			}
-			if line["verdict"] != "fault" || line["level"] != "ERROR" || line["error"] != err.Error() || line["reason"] != nil || line["stack"] != nil {
-				t.Errorf("log %v", line)
-			}
-		})
+		kinds := slices.Collect(maps.Keys(doors))
+		if c.event != nil {
+			kinds = []string{"event"}
+		}
+		for _, kind := range kinds {
+			t.Run(c.name+", "+kind, func(t *testing.T) {
+				t.Parallel()
+				s := newStand(t, nil)
+				if c.serve != nil {
+					s.serve, s.time = c.serve, 400*time.Millisecond
+				}
+				good := sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, s.claims(""))
+				payload := knock(kind, "GET/x", good)
+				if c.event != nil {
+					payload = c.event(good)
+				}
+				answer, line, err := s.invoke(t, payload)
+				if answer != nil || err == nil || strings.Contains(err.Error(), "Unauthorized") || !strings.Contains(err.Error(), c.error) || strings.Contains(err.Error(), "canary") {
+					t.Errorf("%s, %v, want %s", answer, err, c.error)
+				}
+				if line["verdict"] != "fault" || line["level"] != "ERROR" || line["error"] != err.Error() || line["reason"] != nil || line["stack"] != nil || line["answer"] != "error" {
+					t.Errorf("log %v", line)
+				}
+			})
+		}
 	}
 }
 
@@ -386,7 +407,7 @@ func TestPanic(t *testing.T) {
 	s := newStand(t, nil)
 	good := s.verifier.Issuers[s.issuer]
 	payload := event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, s.claims("")))
-	s.verifier.Issuers[s.issuer] = broken{}
+	s.verifier.Issuers[s.issuer] = jwt.Trusted{Keys: broken{}}
 	answer, line, err := s.invoke(t, payload)
 	if answer != nil || err == nil || err.Error() != "panic of type string while deciding" {
 		t.Errorf("%s, %v", answer, err)
@@ -455,7 +476,7 @@ func TestWarningAboutTheAudience(t *testing.T) {
 		t.Errorf("log %s", s.log)
 	}
 	s := newStand(t, map[string]string{"AUDIENCE": ""})
-	if !strings.Contains(s.log.String(), `"level":"WARN","msg":"AUDIENCE is not set`) {
+	if !strings.Contains(s.log.String(), `"level":"WARN","msg":"no audience is set`) {
 		t.Errorf("log %s", s.log)
 	}
 	if _, _, err := s.invoke(t, event(sign("EdDSA", `{"alg":"EdDSA","kid":"EdDSA"}`, s.claims("")))); err != nil {
@@ -660,8 +681,19 @@ func BenchmarkEd25519(b *testing.B) {
 }
 
 // BenchmarkInvoke takes an event to the answer, log line included.
-func BenchmarkInvoke(b *testing.B) {
-	s := newStand(b, map[string]string{"JWKS": keySet()})
+func BenchmarkInvoke(b *testing.B) { benchmarkInvoke(b, "") }
+
+// BenchmarkInvokeRules does so with 20 rules, half of which are met.
+func BenchmarkInvokeRules(b *testing.B) {
+	var rules []string
+	for n := range 20 {
+		rules = append(rules, fmt.Sprintf(`{"routes":["GET /r%d","GET /r%d/*"],"claims":{"aud":["us","u%d"],"sub":[%q]}}`, n, n, n, []string{"caller-canary", "other"}[n%2]))
+	}
+	benchmarkInvoke(b, "["+strings.Join(append(rules, `{"routes":["GET /protected"]}`)[1:], ",")+"]")
+}
+
+func benchmarkInvoke(b *testing.B, rules string) {
+	s := newStand(b, map[string]string{"JWKS": keySet(), "RULES": rules})
 	var events [][]byte
 	for _, token := range manyTokens(s) {
 		events = append(events, event(token))

@@ -55,31 +55,40 @@ func (d dropRejections) Write(line []byte) (int, error) {
 func newAuthorizer(c config, out io.Writer, now func() time.Time) *authorizer {
 	log := slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: c.logLevel}))
 	events := slog.New(slog.NewJSONHandler(out, nil)) // decisions and fetches, whatever LOG_LEVEL says: metrics are made of them
-	if len(c.audiences) == 0 {
-		log.Warn("AUDIENCE is not set: any token of the issuer is accepted, those for its other upstreams too")
+	for _, i := range c.issuers {
+		if len(i.audiences) == 0 {
+			log.Warn("no audience is set: any token of the issuer is accepted, those for its other upstreams too", "issuer", i.name)
+		}
+	}
+	for _, warning := range c.rulesWarnings {
+		log.Warn("RULES: " + warning)
 	}
 	if c.unshared != nil { // the table is help: what is wrong around it must not end the start
 		log.Warn("shared key sets are not used, each environment asks the issuers itself", "error", c.unshared)
 	}
 	client := issuer.NewClient(false)
 	keys := make(map[string]keySource, len(c.issuers))
-	sources := make(map[string]jwt.KeySource, len(c.issuers))
+	trusted := make(map[string]jwt.Trusted, len(c.issuers))
 	for _, i := range c.issuers {
 		keys[i.name] = c.keys(i, client, log, events, now)
-		sources[i.name] = keys[i.name]
+		trusted[i.name] = jwt.Trusted{Keys: keys[i.name], Audiences: i.audiences}
 	}
 	return &authorizer{
 		verifier: jwt.Verifier{
-			Issuers:     sources,
-			Audiences:   c.audiences,
+			Scheme:      c.scheme,
+			Issuers:     trusted,
 			Algorithms:  c.algorithms,
 			Leeway:      c.leeway,
 			MaxTokenAge: c.maxTokenAge,
 			Now:         now,
 		},
 		keys:           keys,
+		header:         c.header,
 		principalClaim: c.principalClaim,
 		policyExpiry:   c.policyExpiry,
+		rules:          c.rules,
+		rulesLog:       c.rulesLog,
+		explicitDeny:   c.explicitDeny,
 		overdue:        2 * c.ttl,
 		now:            now,
 		log:            log,

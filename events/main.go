@@ -25,9 +25,11 @@ import (
 )
 
 const (
-	issuer   = "https://issuer.example/__zuplo/issuer"
-	audience = "aws-origin"
-	stage    = "arn:aws:execute-api:us-east-1:123456789012:abcdef1234/prod"
+	issuer    = "https://issuer.example/__zuplo/issuer"
+	audience  = "aws-origin"
+	requestID = "00000000-0000-4000-8000-000000000000"
+	api       = "arn:aws:execute-api:us-east-1:123456789012:abcdef1234"
+	stage     = api + "/prod"
 )
 
 var (
@@ -82,7 +84,15 @@ func all() map[string]any {
 		files["reject-"+reason] = tokenEvent(token)
 	}
 	files["reject-malformed-form"] = object{"type": "TOKEN", "authorizationToken": "", "methodArn": stage + "/GET/protected"}
-	files["fault-request-event"] = object{"type": "REQUEST", "methodArn": stage + "/GET/protected", "headers": object{"Authorization": "Bearer " + good}}
+	expired := keys.token("EdDSA", nil, object{"exp": issuedAt.Unix()})
+	for kind, event := range kinds {
+		files["allow-eddsa-"+kind] = event("Bearer " + keys.token("EdDSA", nil, object{"sub": "consumer-EdDSA", "plan": "gold"}))
+		files["reject-expired-"+kind] = event("Bearer " + expired)
+	}
+	other := http2Event("Bearer " + good)
+	other["identitySource"] = []string{"203.0.113.9"}
+	files["fault-identity-source"] = other
+	files["fault-other-service"] = object{"Records": []object{{"eventSource": "aws:sqs", "messageId": "1", "body": "{}"}}}
 	files["fault-method-arn"] = object{"type": "TOKEN", "authorizationToken": "Bearer " + good, "methodArn": "arn:aws:execute-api:us-east-1:123456789012:abcdef1234"}
 
 	claims := object{"principalId": "consumer", "claims": `{"sub":"consumer","n":12345678901234567890,"list":[1,{"é":null}]}`}
@@ -90,7 +100,74 @@ func all() map[string]any {
 	files["protected-401-no-authorizer"] = proxyEvent("GET", "/protected", nil)
 	files["protected-404"] = proxyEvent("GET", "/elsewhere", claims)
 	files["protected-405"] = proxyEvent("POST", "/protected", claims)
+	payload := object{"sub": "consumer", "jwt_payload": b64([]byte(`{"sub":"consumer","n":12345678901234567890}`))}
+	files["protected-200-http1"] = asHTTP1(proxyEvent("GET", "/protected", payload))
+	files["protected-200-http2"] = proxyEvent2("GET", "/protected", object{"lambda": payload})
+	files["protected-401-no-authorizer-http2"] = proxyEvent2("GET", "/protected", nil)
 	return files
+}
+
+// kinds make events of an authorizer that gets the whole request, of each API that has such a one. TOKEN events make the rest.
+var kinds = map[string]func(authorization string) object{
+	"request": requestEvent, "http1": http1Event, "http2": http2Event, "websocket": webSocketEvent,
+}
+
+func requestEvent(authorization string) object {
+	return object{
+		"type": "REQUEST", "methodArn": stage + "/GET/protected", "resource": "/protected", "path": "/protected", "httpMethod": "GET",
+		"headers":               object{"Accept": "*/*", "Authorization": authorization},
+		"multiValueHeaders":     object{"Accept": []string{"*/*"}, "Authorization": []string{authorization}},
+		"queryStringParameters": object{}, "pathParameters": object{}, "stageVariables": object{},
+		"requestContext": object{"apiId": "abcdef1234", "stage": "prod", "httpMethod": "GET", "resourcePath": "/protected", "requestId": requestID},
+	}
+}
+
+func http1Event(authorization string) object {
+	e := asHTTP1(requestEvent(authorization))
+	e["methodArn"], e["identitySource"], e["authorizationToken"] = api+"/$default/GET/protected", authorization, authorization
+	return e
+}
+
+func http2Event(authorization string) object {
+	return object{
+		"version": "2.0", "type": "REQUEST", "routeArn": api + "/$default/GET/protected", "identitySource": []string{authorization},
+		"routeKey": "GET /protected", "rawPath": "/protected", "rawQueryString": "", "headers": object{"accept": "*/*", "authorization": authorization},
+		"requestContext": http2Context("GET", "/protected"), "pathParameters": nil, "stageVariables": nil,
+	}
+}
+
+func webSocketEvent(authorization string) object {
+	e := requestEvent(authorization)
+	for _, name := range []string{"resource", "path", "httpMethod", "pathParameters"} {
+		delete(e, name)
+	}
+	e["methodArn"] = stage + "/$connect"
+	e["requestContext"] = object{"apiId": "abcdef1234", "stage": "prod", "routeKey": "$connect", "eventType": "CONNECT", "connectionId": "L0SM9cOFvHcCIhw=", "requestId": requestID}
+	return e
+}
+
+// asHTTP1 makes an event of a REST API one of an HTTP API in payload format 1.0.
+func asHTTP1(event object) object {
+	event["version"] = "1.0"
+	return event
+}
+
+func http2Context(method, path string) object {
+	return object{
+		"apiId": "abcdef1234", "stage": "$default", "routeKey": method + " " + path, "requestId": requestID,
+		"http": object{"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "203.0.113.9", "userAgent": "curl"},
+	}
+}
+
+func proxyEvent2(method, path string, authorizer object) object {
+	context := http2Context(method, path)
+	if authorizer != nil {
+		context["authorizer"] = authorizer
+	}
+	return object{
+		"version": "2.0", "routeKey": method + " " + path, "rawPath": path, "rawQueryString": "", "headers": object{"accept": "*/*"},
+		"requestContext": context, "isBase64Encoded": false,
+	}
 }
 
 func tokenEvent(token string) object {
@@ -100,7 +177,7 @@ func tokenEvent(token string) object {
 func proxyEvent(method, path string, authorizer object) object {
 	return object{
 		"resource": path, "path": path, "httpMethod": method, "headers": object{"Accept": "*/*"}, "queryStringParameters": nil, "body": nil, "isBase64Encoded": false,
-		"requestContext": object{"requestId": "00000000-0000-4000-8000-000000000000", "stage": "prod", "httpMethod": method, "resourcePath": path, "authorizer": authorizer},
+		"requestContext": object{"requestId": requestID, "stage": "prod", "httpMethod": method, "resourcePath": path, "authorizer": authorizer},
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 func TestEventFiles(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../events/protected-*.json")
-	if err != nil || len(files) != 4 {
+	if err != nil || len(files) != 7 {
 		t.Fatalf("%d event files, %v", len(files), err)
 	}
 	for _, file := range files {

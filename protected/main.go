@@ -34,19 +34,19 @@ func newHandler(out io.Writer) handler {
 
 // Invoke answers one request. Its error means that the event is none of API Gateway's.
 func (h handler) Invoke(_ context.Context, payload []byte) ([]byte, error) {
-	var e apigw.ProxyEvent
-	if err := json.Unmarshal(payload, &e); err != nil || e.HTTPMethod == "" {
-		return nil, errors.New("reading the event: not a Lambda proxy event of a REST API")
+	e, ok := apigw.ParseProxyEvent(payload)
+	if !ok {
+		return nil, errors.New("reading the event: not a Lambda proxy event of a REST or HTTP API")
 	}
 	claims, ok := e.Claims()
 	switch {
-	case e.Resource != "/protected" && e.Path != "/protected":
+	case e.Route != "/protected" && e.Path != "/protected":
 		return reply(http.StatusNotFound, `{"message":"not found"}`, nil)
-	case e.HTTPMethod != http.MethodGet:
+	case e.Method != http.MethodGet:
 		return reply(http.StatusMethodNotAllowed, `{"message":"method not allowed"}`, map[string]string{"Allow": http.MethodGet})
 	case !ok:
 		h.log.Error("refused: the request carries no claims, so this route has no authorizer, or another one",
-			"request_id", e.RequestContext.RequestID, "resource", e.Resource)
+			"request_id", e.RequestID, "resource", e.Route)
 		return reply(http.StatusUnauthorized, `{"message":"Unauthorized"}`, nil)
 	}
 	return reply(http.StatusOK, claims, nil)

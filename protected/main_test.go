@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -16,6 +17,10 @@ func TestInvoke(t *testing.T) {
 	authorizer := `{"principalId":"p","claims":` + string(quoted) + `}`
 	event := func(method, path, authorizer string) string {
 		return `{"httpMethod":"` + method + `","path":"` + path + `","resource":"` + path + `","requestContext":{"requestId":"r-1","authorizer":` + authorizer + `}}`
+	}
+	encoded := `{"sub":"x","jwt_payload":"` + base64.RawURLEncoding.EncodeToString([]byte(claims)) + `"}`
+	event2 := func(method, route, path, authorizer string) string {
+		return `{"version":"2.0","routeKey":"` + route + `","rawPath":"` + path + `","requestContext":{"requestId":"r-1","http":{"method":"` + method + `","path":"` + path + `"},"authorizer":` + authorizer + `}}`
 	}
 	for _, c := range []struct {
 		name, event string
@@ -33,6 +38,16 @@ func TestInvoke(t *testing.T) {
 		{"another authorizer", event("GET", "/protected", `{"principalId":"p"}`), 401, `{"message":"Unauthorized"}`, true},
 		{"claims that are no string", event("GET", "/protected", `{"claims":{"a":1}}`), 401, `{"message":"Unauthorized"}`, true},
 		{"claims empty", event("GET", "/protected", `{"claims":""}`), 401, `{"message":"Unauthorized"}`, true},
+		{"HTTP API, 1.0", strings.Replace(event("GET", "/protected", encoded), "{", `{"version":"1.0",`, 1), 200, claims, false},
+		{"HTTP API, 1.0, no authorizer", event("GET", "/protected", "{}"), 401, `{"message":"Unauthorized"}`, true},
+		{"HTTP API, 2.0", event2("GET", "GET /protected", "/protected", `{"lambda":`+encoded+`}`), 200, claims, false},
+		{"HTTP API, 2.0, on a stage with a name", event2("GET", "ANY /protected", "/prod/protected", `{"lambda":`+encoded+`}`), 200, claims, false},
+		{"HTTP API, 2.0, the $default route", event2("GET", "$default", "/protected", `{"lambda":`+encoded+`}`), 200, claims, false},
+		{"HTTP API, 2.0, other method", event2("POST", "ANY /protected", "/protected", `{"lambda":`+encoded+`}`), 405, `{"message":"method not allowed"}`, false},
+		{"HTTP API, 2.0, other path", event2("GET", "GET /other", "/other", `{"lambda":`+encoded+`}`), 404, `{"message":"not found"}`, false},
+		{"HTTP API, 2.0, no authorizer", event2("GET", "GET /protected", "/protected", "null"), 401, `{"message":"Unauthorized"}`, true},
+		{"HTTP API, 2.0, no context", event2("GET", "GET /protected", "/protected", `{"lambda":null}`), 401, `{"message":"Unauthorized"}`, true},
+		{"HTTP API, 2.0, its own authorizer", event2("GET", "GET /protected", "/protected", `{"jwt":{"claims":{"sub":"x"},"scopes":null}}`), 401, `{"message":"Unauthorized"}`, true},
 		{"not an event", `{"a":1}`, 0, "", false},
 		{"not JSON", `x`, 0, "", false},
 		{"null", `null`, 0, "", false},

@@ -24,13 +24,17 @@ const (
 type compact struct {
 	header, payload, signature []byte
 	signed                     string // "header.payload" as it stands in the token: what the signature covers
+	encoded                    string // payload as it stands in the token
 }
 
-// bearer returns the credentials of an Authorization value with the Bearer scheme, which matches in any
-// case (RFC 9110 §11.1) and is followed by exactly one space.
-func bearer(authorization string) (token string, ok bool) {
-	scheme, token, _ := strings.Cut(authorization, " ")
-	return token, strings.EqualFold(scheme, "Bearer")
+// credentials returns what follows a scheme, which matches in any case (RFC 9110 §11.1) and is followed by exactly one space.
+// Without a scheme they are the whole value.
+func credentials(value, scheme string) (token string, ok bool) {
+	if scheme == "" {
+		return value, true
+	}
+	got, token, _ := strings.Cut(value, " ")
+	return token, strings.EqualFold(got, scheme)
 }
 
 // parseCompact splits and decodes token. What it accepts has one spelling only: encoding the parts anew
@@ -58,7 +62,7 @@ func parseCompact(token string) (c compact, err error) {
 		}
 		*part.to = buf[start:]
 	}
-	c.signed = token[:len(header)+1+len(payload)]
+	c.signed, c.encoded = token[:len(header)+1+len(payload)], payload
 	return c, nil
 }
 

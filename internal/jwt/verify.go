@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // A Reason says which check refused a token. It is for logs and metrics, never for the caller.
@@ -88,12 +90,18 @@ func CanonicalAlgorithm(alg string) string {
 
 // A Verifier holds what tokens are measured against. It is read only, so one serves any number of goroutines.
 type Verifier struct {
-	Issuers     map[string]KeySource // by iss, compared byte for byte; required
-	Audiences   []string             // aud must name one of them; none: aud is not checked
-	Algorithms  []string             // accepted alg values, by canonical name; required
-	Leeway      time.Duration        // clock difference allowed on exp, nbf and iat
-	MaxTokenAge time.Duration        // 0: iat is not required; else the largest age of a token
-	Now         func() time.Time     // required
+	Scheme      string             // before the token, such as Bearer, in any case; empty: there is none
+	Issuers     map[string]Trusted // by iss, compared byte for byte; required
+	Algorithms  []string           // accepted alg values, by canonical name; required
+	Leeway      time.Duration      // clock difference allowed on exp, nbf and iat
+	MaxTokenAge time.Duration      // 0: iat is not required; else the largest age of a token
+	Now         func() time.Time   // required
+}
+
+// A Trusted is an issuer whose tokens are taken.
+type Trusted struct {
+	Keys      KeySource // required
+	Audiences []string  // aud must name one of them; none: aud is not checked
 }
 
 // A Token is what Verify found out about a token, as far as it came. Alg and Issuer are set only once
@@ -109,6 +117,7 @@ type Token struct {
 // Claims are a token's claims.
 type Claims struct {
 	JSON    []byte   // the payload, byte for byte as signed
+	Encoded string   // the same in base64url, as it stands in the token
 	Members []Member // the same, member by member, in its order
 
 	issuer                      string
@@ -119,24 +128,29 @@ type Claims struct {
 // Principal returns the claim of that name if it can identify a caller: a string of 1 to 256 characters
 // without control characters, quotes or backslashes. Otherwise it returns the issuer.
 func (c *Claims) Principal(name string) string {
-	for _, m := range c.Members {
-		if m.Name != name {
-			continue
-		}
-		s, ok := text(m.Value, true)
-		if n := utf8.RuneCountInString(s); ok && n >= 1 && n <= 256 &&
-			!strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || r == '"' || r == '\\' }) {
-			return s
-		}
+	s, ok := text(c.Find(name), true)
+	if n := utf8.RuneCountInString(s); ok && n >= 1 && n <= 256 &&
+		!strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || r == '"' || r == '\\' }) {
+		return s
 	}
 	return c.issuer
 }
 
-// Verify judges the value of an Authorization header. The error is a *Rejection if the token is at fault,
+// Find returns the value of the claim of that name, nil if there is none.
+func (c *Claims) Find(name string) jsontext.Value {
+	for _, m := range c.Members {
+		if m.Name == name {
+			return m.Value
+		}
+	}
+	return nil
+}
+
+// Verify judges the value of the header that carries the token. The error is a *Rejection if the token is at fault,
 // and any other one if its keys could not be had. Checks come in the order of their cost; nothing is
 // asked of a KeySource for a token that a cheap check refuses.
-func (v *Verifier) Verify(ctx context.Context, authorization string) (t Token, err error) {
-	token, ok := bearer(authorization)
+func (v *Verifier) Verify(ctx context.Context, value string) (t Token, err error) {
+	token, ok := credentials(value, v.Scheme)
 	if !ok {
 		return t, reject(Malformed, Form)
 	}
@@ -181,7 +195,7 @@ func (v *Verifier) Verify(ctx context.Context, authorization string) (t Token, e
 		return t, reject(Expired, NoDetail)
 	}
 
-	fit, known, err := issuer.Keys(ctx, h.kid, alg)
+	fit, known, err := issuer.Keys.Keys(ctx, h.kid, alg)
 	switch {
 	case err != nil:
 		return t, err
@@ -195,9 +209,10 @@ func (v *Verifier) Verify(ctx context.Context, authorization string) (t Token, e
 		return t, reject(Signature, NoDetail)
 	}
 
-	if err := v.checkClaims(&claims, now); err != nil {
+	if err := v.checkClaims(&claims, issuer.Audiences, now); err != nil {
 		return t, err
 	}
+	claims.Encoded = c.encoded
 	t.Claims = claims
 	t.Expires = claims.expiry + v.Leeway.Seconds()
 	if v.MaxTokenAge > 0 {
@@ -207,15 +222,15 @@ func (v *Verifier) Verify(ctx context.Context, authorization string) (t Token, e
 }
 
 // checkClaims returns why verified claims are refused at now, or nothing (RFC 7519 §4.1).
-func (v *Verifier) checkClaims(c *Claims, now time.Time) error {
+func (v *Verifier) checkClaims(c *Claims, audiences []string, now time.Time) error {
 	leeway := v.Leeway.Seconds()
 	switch {
 	case before(now, c.notBefore-leeway):
 		return reject(NotYetValid, NoDetail)
 	case before(now, c.issuedAt-leeway):
 		return reject(NotYetValid, NoDetail)
-	case len(v.Audiences) > 0 && !slices.ContainsFunc(c.audience, func(a string) bool { return slices.Contains(v.Audiences, a) }):
-		return reject(Audience, hint(c.audience, slices.Values(v.Audiences)))
+	case len(audiences) > 0 && !slices.ContainsFunc(c.audience, func(a string) bool { return slices.Contains(audiences, a) }):
+		return reject(Audience, hint(c.audience, slices.Values(audiences)))
 	case v.MaxTokenAge > 0 && !before(now, c.issuedAt+v.MaxTokenAge.Seconds()+leeway):
 		return reject(TooOld, NoDetail)
 	}

@@ -49,10 +49,15 @@ func (s *source) Keys(_ context.Context, kid, alg string) ([]func(signed, signat
 	return []func(signed, signature []byte) bool{no, yes}, kid == "k1", s.err
 }
 
+func trusted(keys KeySource, audiences ...string) map[string]Trusted {
+	t := Trusted{Keys: keys, Audiences: audiences}
+	return map[string]Trusted{"https://issuer.example": t, "https://slash.example/": t}
+}
+
 func verifier(s *source) *Verifier {
 	return &Verifier{
-		Issuers:    map[string]KeySource{"https://issuer.example": s, "https://slash.example/": s},
-		Audiences:  []string{"us", "them"},
+		Scheme:     "Bearer",
+		Issuers:    trusted(s, "us", "them"),
 		Algorithms: []string{"EdDSA", "ES256"},
 		Leeway:     30 * time.Second,
 		Now:        func() time.Time { return time.Unix(now, 0) },
@@ -164,7 +169,7 @@ func TestVerify(t *testing.T) {
 		{name: "aud empty", payload: claims(`"us"`, `""`), want: Audience, detail: Absent, fetched: true},
 		{name: "aud empty, and another", payload: claims(`"us"`, `["","x"]`), want: Audience, fetched: true},
 		{name: "aud empty array", payload: claims(`"us"`, "[]"), want: Audience, detail: Absent, fetched: true},
-		{name: "aud not checked", payload: claims(`"aud":"us",`, ""), fetched: true, with: func(v *Verifier) { v.Audiences = nil }},
+		{name: "aud not checked", payload: claims(`"aud":"us",`, ""), fetched: true, with: func(v *Verifier) { v.Issuers = trusted(v.Issuers["https://issuer.example"].Keys) }},
 		{name: "old", payload: claims("1799999990", "1"), fetched: true},
 		{name: "too old", payload: claims("1799999990", "1799999910"), want: TooOld, fetched: true, with: func(v *Verifier) { v.MaxTokenAge = time.Minute }},
 		{name: "just young enough", payload: claims("1799999990", "1799999911"), fetched: true, with: func(v *Verifier) { v.MaxTokenAge = time.Minute }},
@@ -260,6 +265,49 @@ func TestVerifyForm(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The scheme is the one that is set, in any case; without one the value is the token and nothing else.
+func TestScheme(t *testing.T) {
+	t.Parallel()
+	token := sign(t, goodHeader, goodClaims)
+	for _, c := range []struct {
+		scheme, value string
+		allowed       bool
+	}{
+		{"Token", "Token " + token, true}, {"Token", "tOKEN " + token, true}, {"Token", "Bearer " + token, false}, {"Token", token, false}, {"Token", "Token  " + token, false},
+		{"", token, true}, {"", "Bearer " + token, false}, {"", " " + token, false}, {"", token + " ", false}, {"", "", false},
+	} {
+		v := verifier(&source{})
+		v.Scheme = c.scheme
+		got, err := v.Verify(t.Context(), c.value)
+		if (err == nil) != c.allowed || err != nil && *err.(*Rejection) != (Rejection{Malformed, Form}) {
+			t.Errorf("scheme %q, value %.12q: %v", c.scheme, c.value, err)
+		}
+		if err == nil && (got.Claims.Encoded != strings.Split(token, ".")[1] || string(got.Claims.Find("sub")) != `"caller"` || got.Claims.Find("SUB") != nil) {
+			t.Errorf("claims %+v", got.Claims)
+		}
+	}
+}
+
+// An audience counts for the issuer that it was given for.
+func TestAudiencesOfAnIssuer(t *testing.T) {
+	t.Parallel()
+	v := verifier(&source{})
+	v.Issuers = map[string]Trusted{
+		"https://issuer.example": {Keys: &source{}, Audiences: []string{"us"}},
+		"https://other.example":  {Keys: &source{}, Audiences: []string{"them"}},
+		"https://any.example":    {Keys: &source{}},
+	}
+	for claims, allowed := range map[[2]string]bool{
+		{"issuer", "us"}: true, {"issuer", "them"}: false, {"other", "them"}: true, {"other", "us"}: false, {"any", "us"}: true, {"any", "whom"}: true,
+	} {
+		payload := strings.NewReplacer("issuer.example", claims[0]+".example", `"us"`, `"`+claims[1]+`"`).Replace(goodClaims)
+		_, err := v.Verify(t.Context(), "Bearer "+sign(t, goodHeader, payload))
+		if r, _ := err.(*Rejection); (err == nil) != allowed || err != nil && r.Reason != Audience {
+			t.Errorf("%v: %v", claims, err)
+		}
 	}
 }
 

@@ -53,6 +53,7 @@ events() {
 		name=$(basename "$file" .json) function=AuthorizerFunction
 		case $name in
 		allow-*) want='"Effect":"Allow"' ;;
+		reject-*-http?) want='"Effect":"Deny"' ;;
 		reject-*) want='"errorMessage":"Unauthorized"' ;;
 		fault-*) want='"errorMessage":"[^U]' ;;
 		protected-*)
