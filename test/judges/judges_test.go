@@ -210,14 +210,8 @@ func TestPolicies(t *testing.T) {
 	now := time.Now().Truncate(time.Second)
 	s := sign(t, someClaims(now.Add(time.Hour)), signers["jose"], "EdDSA")
 
-	type request struct {
-		Policy   json.RawMessage `json:"policy"`
-		Resource string          `json:"resource"`
-		Account  string          `json:"account"`
-		Time     string          `json:"time"`
-		want     bool
-	}
 	var requests []request
+	var wants []bool
 	for _, setting := range []struct {
 		env     []string
 		expires time.Time // zero: never
@@ -236,7 +230,8 @@ func TestPolicies(t *testing.T) {
 			policy := allowed(t, invoke(stage+"/GET/protected", s.Tokens["EdDSA"].Good)).PolicyDocument
 			add := func(want bool, resource string, at time.Time) {
 				account := strings.Split(resource, ":")[4]
-				requests = append(requests, request{policy, resource, account, at.UTC().Format(time.RFC3339), want})
+				requests = append(requests, request{Policy: policy, Resource: resource, Account: account, Time: at.UTC().Format(time.RFC3339)})
+				wants = append(wants, want)
 			}
 			for _, route := range []string{"/GET/protected", "/POST/protected", "/DELETE/orders/17/lines", "/OPTIONS/a/*", "/GET/" + strings.Repeat("x", 1000)} {
 				add(true, stage+route, now)
@@ -261,16 +256,146 @@ func TestPolicies(t *testing.T) {
 			}
 		}
 	}
+	for i, verdict := range judged(t, requests) {
+		r, want := requests[i], map[bool]string{true: "Allowed", false: "ImplicitlyDenied"}[wants[i]]
+		if verdict != want {
+			t.Errorf("%s at %s is %s, want %s, by %s", r.Resource, r.Time, verdict, want, r.Policy)
+		}
+	}
+}
+
+// Beside a resource policy that allows, as every private API has one, EXPLICIT_DENY=on refuses what the policy leaves out.
+func TestExplicitDeny(t *testing.T) {
+	t.Parallel()
+	now := time.Now().Truncate(time.Second)
+	claims := someClaims(now.Add(time.Hour))
+	claims["scope"] = "orders:read"
+	s := sign(t, claims, signers["jose"], "EdDSA")
+	const rules = `[
+		{"routes": ["GET /orders", "GET /orders/*"], "scopes": ["orders:read"]},
+		{"routes": ["POST /orders"], "scopes": ["orders:write"]},
+		{"apis": ["zyxwvu9876"], "routes": ["GET /status"]}
+	]`
+	resourcePolicy := json.RawMessage(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"execute-api:Invoke","Resource":"arn:aws:execute-api:*:*:*"}]}`)
+	type row struct {
+		env  []string
+		path string
+		at   time.Time
+		want string
+	}
+	on := []string{"RULES=" + rules, "EXPLICIT_DENY=on", "LEEWAY=0s"}
+	off := []string{"RULES=" + rules, "LEEWAY=0s"}
+	onAlone := []string{"EXPLICIT_DENY=on", "LEEWAY=0s"}
+	expired := now.Add(time.Hour)
+	rows := []row{
+		{on, "/GET/orders", now, "Allowed"},
+		{on, "/GET/orders/17", expired.Add(-time.Second), "Allowed"},
+		{on, "/GET/orders", expired, "ExplicitlyDenied"},
+		{on, "/GET/orders/17", expired.AddDate(1, 0, 0), "ExplicitlyDenied"},
+		{on, "/POST/orders", now, "ExplicitlyDenied"},      // a rule that is not met
+		{on, "/DELETE/orders", now, "ExplicitlyDenied"},    // no rule names it
+		{on, "/GET/orders2", now, "ExplicitlyDenied"},      // nor that
+		{on, "/GET/status", now, "ExplicitlyDenied"},       // named for another API only
+		{on, "/GET/admin/orders", now, "ExplicitlyDenied"}, // a wildcard is not a suffix
+		{onAlone, "/GET/anything", now, "Allowed"},         // without rules all routes are named
+		{onAlone, "/GET/anything", expired, "ExplicitlyDenied"},
+		// What the switch is for: the resource policy would let them through.
+		{off, "/DELETE/orders", now, "Allowed"},
+		{off, "/GET/orders", expired, "Allowed"},
+		{off, "/POST/orders", now, "ExplicitlyDenied"},
+	}
+	requests := make([]request, len(rows))
+	for i, r := range rows {
+		policy := allowed(t, authorizer(t, s.JWKS, r.env...)(stage+"/GET/orders", s.Tokens["EdDSA"].Good)).PolicyDocument
+		requests[i] = request{Policy: policy, ResourcePolicy: resourcePolicy, Resource: stage + r.path, Account: "123456789012", Time: r.at.UTC().Format(time.RFC3339)}
+	}
+	for i, verdict := range judged(t, requests) {
+		if r := rows[i]; verdict != r.want {
+			t.Errorf("%s at %s with %v is %s, want %s, by %s", r.path, r.at, r.env[1:], verdict, r.want, requests[i].Policy)
+		}
+	}
+}
+
+// A policy of rules that overlap allows what meets every rule that names it, and nothing else.
+func TestRulesPolicies(t *testing.T) {
+	t.Parallel()
+	const rules = `[
+		{"routes": ["GET /*"], "scopes": ["read"]},
+		{"routes": ["* /admin", "* /admin/*"], "claims": {"role": ["admin"]}},
+		{"routes": ["PUT,DELETE /items/*"], "scopes": ["write"]},
+		{"routes": ["GET /items/??"], "claims": {"/org/plan": ["gold", 7, true]}},
+		{"apis": ["zyxwvu9876"], "routes": ["POST /items"]}
+	]`
+	routes := []string{ // without the root, which iam-simulate does not judge
+		"GET /items", "GET /items/17", "GET /items/171", "GET /items/a/", "PUT /items/17", "PATCH /items/17", "DELETE /items/", "DELETE /items", "POST /items",
+		"GET /admin", "GET /admin/", "POST /admin/users", "OPTIONS /admin/a/b", "DELETE /admins", "GET /admins", "GET /ADMIN", "POST /x/admin/", "GET /x/POST/admin/",
+		"TRACE /admin",
+	}
+	now := time.Now().Truncate(time.Second)
+	var requests []request
+	var wants []string
+	for _, c := range []struct {
+		claims map[string]any
+		allows []string
+	}{
+		{map[string]any{}, nil},
+		{map[string]any{"scope": "read write", "role": "admin", "org": map[string]any{"plan": "gold"}}, []string{
+			"GET /items", "GET /items/17", "GET /items/171", "GET /items/a/", "PUT /items/17", "DELETE /items/", "GET /admin", "GET /admin/", "POST /admin/users",
+			"OPTIONS /admin/a/b", "GET /admins", "GET /ADMIN", "GET /x/POST/admin/",
+		}},
+		{map[string]any{"scp": []string{"read"}, "org": map[string]any{"plan": 7}}, []string{
+			"GET /items", "GET /items/17", "GET /items/171", "GET /items/a/", "GET /admins", "GET /ADMIN", "GET /x/POST/admin/",
+		}},
+		{map[string]any{"scope": "write", "role": []string{"user", "admin"}}, []string{"PUT /items/17", "DELETE /items/", "POST /admin/users", "OPTIONS /admin/a/b"}},
+		{map[string]any{"scope": "read", "org": map[string]any{"plan": "7"}}, []string{
+			"GET /items", "GET /items/171", "GET /admins", "GET /ADMIN", "GET /x/POST/admin/",
+		}},
+	} {
+		claims := someClaims(now.Add(time.Hour))
+		maps.Copy(claims, c.claims)
+		s := sign(t, claims, signers["jose"], "EdDSA")
+		invoke := authorizer(t, s.JWKS, "RULES="+rules)
+		// Whichever route the token comes with first, the policy is for all.
+		for _, first := range []string{"/GET/items", "/POST/admin/users", "/PATCH/nothing"} {
+			policy := allowed(t, invoke(stage+first, s.Tokens["EdDSA"].Good)).PolicyDocument
+			for _, route := range routes {
+				method, path, _ := strings.Cut(route, " ")
+				want := "refused"
+				if slices.Contains(c.allows, route) {
+					want = "Allowed"
+				}
+				requests = append(requests, request{Policy: policy, Resource: stage + "/" + method + path, Account: "123456789012", Time: now.UTC().Format(time.RFC3339)})
+				wants = append(wants, want)
+			}
+		}
+	}
+	for i, verdict := range judged(t, requests) {
+		if verdict == "ExplicitlyDenied" || verdict == "ImplicitlyDenied" {
+			verdict = "refused"
+		}
+		if verdict != wants[i] {
+			t.Errorf("%s is %s, want %s, by %s", requests[i].Resource, verdict, wants[i], requests[i].Policy)
+		}
+	}
+}
+
+// A request is one to a route, as policies.mjs reads it.
+type request struct {
+	Policy         json.RawMessage `json:"policy"`
+	ResourcePolicy json.RawMessage `json:"resourcePolicy,omitempty"` // the API's own
+	Resource       string          `json:"resource"`
+	Account        string          `json:"account"`
+	Time           string          `json:"time"`
+}
+
+// judged returns iam-simulate's verdicts.
+func judged(t *testing.T, requests []request) []string {
+	t.Helper()
 	verdicts := fromJSON[[]string](t, ask(t, toJSON(t, requests), "node", "policies.mjs"))
 	if len(verdicts) != len(requests) {
 		t.Fatalf("%d verdicts on %d requests", len(verdicts), len(requests))
 	}
-	for i, r := range requests {
-		want := map[bool]string{true: "Allowed", false: "ImplicitlyDenied"}[r.want]
-		if verdicts[i] != want {
-			t.Errorf("%s at %s is %s, want %s, by %s", r.Resource, r.Time, verdicts[i], want, r.Policy)
-		}
-	}
+	return verdicts
 }
 
 // match returns for each pair of a pattern and a text whether the one, as a Java expression, matches all of the other.
@@ -339,16 +464,21 @@ func TestValidationExpression(t *testing.T) {
 	rows := map[string]bool{
 		"Bearer a.b.c": true, "bearer a.b.c": true, "BEARER a.b.c": true, "bEARER Az09-_.Az09-_.Az09-_": true,
 		"Bearer " + strings.Repeat("a", 8000) + "." + strings.Repeat("b", 8000) + "." + strings.Repeat("c", 8000): true,
+		// Other settings of TokenPrefix.
+		"a.b.c": true, "Basic a.b.c": true, "JWT a.b.c": true, "A!#$%&'*+.^_`|~-9 a.b.c": true,
 
-		"": false, "Bearer": false, "Bearer ": false, "a.b.c": false, "Basic a.b.c": false, "Token a.b.c": false, "Bearer: a.b.c": false,
-		"Bearer  a.b.c": false, "Bearer\ta.b.c": false, "Bearera.b.c": false, "Bearer\u00a0a.b.c": false,
+		"": false, "Bearer": false, "Bearer ": false, " a.b.c": false, "Bearer: a.b.c": false, "Bearer Bearer a.b.c": false,
+		"Bearer  a.b.c": false, "Bearer\ta.b.c": false, "Bearer\u00a0a.b.c": false,
 		"Bearer a.b.c\r\n":             false,
 		"Bearer zpka_0123456789abcdef": false, "Bearer a.b": false, "Bearer a.b.": false, "Bearer .b.c": false, "Bearer a..c": false, "Bearer a.b.c.d": false, "Bearer a.b.c.d.e": false,
-		"Bearer a.b.c, Bearer a.b.c": false, "ᏴEARER a.b.c": false,
+		"Bearer a.b.c, Bearer a.b.c": false, "a.b.c, a.b.c": false, "a.b.c,a.b.c": false, "ᏴEARER a.b.c": false,
 	}
 	for _, bad := range []string{"=", "+", "/", "~", ",", ":", "%", "\"", "\x00", "\x7f", " ", "\t", "\r", "\n", "\u0085", "\u2028", "ä", "ſ", "\u212a", "١", "\U0001d41a"} {
-		for _, text := range []string{"Bearer a%s.b.c", "Bearer a.%sb.c", "Bearer a.b.c%sc", "Bearer a.b.c%s", "Bearer%s a.b.c", "%sBearer a.b.c"} {
+		for _, text := range []string{"Bearer a%s.b.c", "Bearer a.%sb.c", "Bearer a.b.c%sc", "Bearer a.b.c%s"} {
 			rows[fmt.Sprintf(text, bad)] = false
+		}
+		for _, text := range []string{"Bearer%s a.b.c", "%sBearer a.b.c"} {
+			rows[fmt.Sprintf(text, bad)] = strings.Contains("+~%", bad) // these may stand in a scheme
 		}
 	}
 	texts := slices.Sorted(maps.Keys(rows))

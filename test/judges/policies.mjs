@@ -1,9 +1,10 @@
-// Asks iam-simulate about each request given on standard input, [{policy, resource, account, time}]: may it be made?
+// Asks iam-simulate about each request given on standard input, [{policy, resource, account, time, resourcePolicy?}]: may it be
+// made?
 import { readFileSync } from 'node:fs'
 import { runSimulation } from '@cloud-copilot/iam-simulate'
 
 const requests = JSON.parse(readFileSync(0, 'utf8'))
-const verdicts = requests.map(async ({ policy, resource, account, time }) => {
+const verdicts = requests.map(async ({ policy, resourcePolicy, resource, account, time }) => {
   const [, partition] = resource.split(':')
   const answer = await runSimulation({
     request: {
@@ -13,6 +14,7 @@ const verdicts = requests.map(async ({ policy, resource, account, time }) => {
       contextVariables: { 'aws:CurrentTime': time },
     },
     identityPolicies: [{ name: 'authorizer', policy }],
+    resourcePolicy,
     serviceControlPolicies: [],
     resourceControlPolicies: [],
   }, {})
