@@ -180,6 +180,7 @@ func TestMetrics(t *testing.T) {
 		serve  http.HandlerFunc
 		ahead  time.Duration
 		event  []byte
+		http   bool     // an HTTP API asks
 		want   []string // metrics of the decision and of the fetch, sorted
 	}{
 		{name: "allow", warm: true, want: []string{"Allowed", "KeyAge"}},
@@ -188,22 +189,30 @@ func TestMetrics(t *testing.T) {
 		{name: "LOG_LEVEL", env: map[string]string{"LOG_LEVEL": "ERROR"}, want: []string{"Allowed", "FetchesOk", "KeyAge"}},
 		{name: "keys at twice their TTL", warm: true, serve: outage, ahead: 10 * time.Minute, want: []string{"Allowed", "FetchesFailed", "KeyAge"}},
 		{name: "keys overdue", warm: true, serve: outage, ahead: 10*time.Minute + time.Second, want: []string{"Allowed", "FetchesFailed", "KeyAge", "KeysOverdue"}},
-		{name: "keys overdue, a token that is refused early", warm: true, claims: swap(`"exp":9e9`, `"exp":1`), ahead: time.Hour, want: []string{"Rejected", "RejectedTime"}},
+		{name: "keys overdue, a token that is refused early", warm: true, claims: swap(`"exp":9e9`, `"exp":1`), ahead: time.Hour, want: []string{"Rejected", "RejectedAsError", "RejectedTime"}},
 		{name: "stale keys", warm: true, serve: outage, ahead: 25 * time.Hour, want: []string{"Faults", "FetchesFailed"}},
 		{name: "no keys", serve: outage, want: []string{"Faults", "FetchesFailed"}},
 		{name: "no event", event: []byte(`{}`), want: []string{"Faults"}},
 
-		{name: "malformed", token: func(string) string { return "Bearer x" }, want: []string{"Rejected", "RejectedForm"}},
-		{name: "algorithm", header: `{"alg":"none","kid":"EdDSA"}`, want: []string{"Rejected", "RejectedForm"}},
-		{name: "kid", header: `{"alg":"EdDSA"}`, want: []string{"Rejected", "RejectedForm"}},
-		{name: "expired", claims: swap(`"exp":9e9`, `"exp":1`), want: []string{"Rejected", "RejectedTime"}},
-		{name: "not_yet_valid", warm: true, claims: swap(`"sub"`, `"nbf":9e9,"sub"`), want: []string{"Rejected", "RejectedTime"}},
-		{name: "too_old", warm: true, env: map[string]string{"MAX_TOKEN_AGE": "1s", "LEEWAY": "0"}, want: []string{"Rejected", "RejectedTime"}},
-		{name: "issuer", claims: swap(`"iss":"`, `"iss":"https://other.example`), want: []string{"Rejected", "RejectedIssuer"}},
-		{name: "audience", warm: true, claims: swap(`"us"`, `"them"`), want: []string{"Rejected", "RejectedAudience"}},
-		{name: "unknown_key", warm: true, header: `{"alg":"EdDSA","kid":"x"}`, want: []string{"FetchesOk", "Rejected", "RejectedUnknownKey"}},
-		{name: "key", warm: true, header: `{"alg":"EdDSA","kid":"RS256"}`, want: []string{"Rejected", "RejectedKey"}},
-		{name: "signature", warm: true, token: forged, want: []string{"Rejected", "RejectedSignature"}},
+		{name: "forbid", warm: true, env: map[string]string{"RULES": `[{"routes":["* /*"],"scopes":["a"]}]`}, want: []string{"Forbidden"}},
+		{name: "forbid, to an HTTP API", http: true, warm: true, env: map[string]string{"RULES": `[{"routes":["GET /elsewhere"]}]`}, want: []string{"Forbidden"}},
+		{name: "rules that only tell", warm: true, env: map[string]string{"RULES": `[{"routes":["* /*"],"scopes":["a"]}]`, "RULES_MODE": "log"}, want: []string{"Allowed", "KeyAge"}},
+		{name: "allow, to an HTTP API", http: true, warm: true, want: []string{"Allowed", "KeyAge"}},
+		{name: "a rejection in a policy: no error", http: true, claims: swap(`"exp":9e9`, `"exp":1`), want: []string{"Rejected", "RejectedTime"}},
+		{name: "one that time may cure is an error", http: true, warm: true, claims: swap(`"sub"`, `"nbf":9e9,"sub"`), want: []string{"Rejected", "RejectedAsError", "RejectedTime"}},
+		{name: "an HTTP API's fault", http: true, serve: outage, want: []string{"Faults", "FetchesFailed"}},
+
+		{name: "malformed", token: func(string) string { return "Bearer x" }, want: []string{"Rejected", "RejectedAsError", "RejectedForm"}},
+		{name: "algorithm", header: `{"alg":"none","kid":"EdDSA"}`, want: []string{"Rejected", "RejectedAsError", "RejectedForm"}},
+		{name: "kid", header: `{"alg":"EdDSA"}`, want: []string{"Rejected", "RejectedAsError", "RejectedForm"}},
+		{name: "expired", claims: swap(`"exp":9e9`, `"exp":1`), want: []string{"Rejected", "RejectedAsError", "RejectedTime"}},
+		{name: "not_yet_valid", warm: true, claims: swap(`"sub"`, `"nbf":9e9,"sub"`), want: []string{"Rejected", "RejectedAsError", "RejectedTime"}},
+		{name: "too_old", warm: true, env: map[string]string{"MAX_TOKEN_AGE": "1s", "LEEWAY": "0"}, want: []string{"Rejected", "RejectedAsError", "RejectedTime"}},
+		{name: "issuer", claims: swap(`"iss":"`, `"iss":"https://other.example`), want: []string{"Rejected", "RejectedAsError", "RejectedIssuer"}},
+		{name: "audience", warm: true, claims: swap(`"us"`, `"them"`), want: []string{"Rejected", "RejectedAsError", "RejectedAudience"}},
+		{name: "unknown_key", warm: true, header: `{"alg":"EdDSA","kid":"x"}`, want: []string{"FetchesOk", "Rejected", "RejectedAsError", "RejectedUnknownKey"}},
+		{name: "key", warm: true, header: `{"alg":"EdDSA","kid":"RS256"}`, want: []string{"Rejected", "RejectedAsError", "RejectedKey"}},
+		{name: "signature", warm: true, token: forged, want: []string{"Rejected", "RejectedAsError", "RejectedSignature"}},
 	}
 	reasons := map[string]bool{}
 	filters := templateFilters(t)
@@ -229,8 +238,11 @@ func TestMetrics(t *testing.T) {
 			bearer = c.token(bearer)
 		}
 		payload := event(bearer)
-		if c.event != nil {
+		switch {
+		case c.event != nil:
 			payload = c.event
+		case c.http:
+			payload = fmt.Appendf(nil, `{"version":"2.0","type":"REQUEST","routeArn":"arn:aws:execute-api:eu-west-1:123456789012:a1b2c3/$default/GET/x","identitySource":[%q],"headers":{"authorization":%[1]q}}`, bearer)
 		}
 		_, decision, _ := s.invoke(t, payload)
 		if reason, ok := decision["reason"].(string); ok {
@@ -270,7 +282,7 @@ func TestMetrics(t *testing.T) {
 		all = append(all, f.metric)
 	}
 	slices.Sort(all)
-	if want := slices.Sorted(maps.Keys(counted)); !slices.Equal(all, want) || len(all) > 15 {
+	if want := slices.Sorted(maps.Keys(counted)); !slices.Equal(all, want) || len(all) > 17 {
 		t.Errorf("the template has the metrics %v, counted was %v", all, want)
 	}
 }

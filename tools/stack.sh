@@ -59,7 +59,9 @@ forget-keys)
 pin-keys)
 	[ -f "${2:-}" ] || fail "make pin-keys needs JWKS=FILE, a file with a JSON Web Key Set; ${2:-nothing} is no file"
 	! grep -qE '"(d|k)"[[:space:]]*:' "$2" || fail "$2 holds a private or symmetric key: pin public ones"
-	issuer=$(aws cloudformation describe-stacks --stack-name "$STACK" --query "Stacks[0].Parameters[?ParameterKey=='Issuer'].ParameterValue" --output text)
+	parameter() { aws cloudformation describe-stacks --stack-name "$STACK" --query "Stacks[0].Parameters[?ParameterKey=='$1'].ParameterValue" --output text; }
+	[ -z "$(parameter Issuers)" ] || fail "the stack $STACK has Issuers: pin the keys there, as the member jwks of their issuer"
+	issuer=$(parameter Issuer)
 	[[ $issuer != *,* ]] || fail "the stack $STACK has several issuers, $issuer: keys can be pinned for one alone"
 	update Jwks "$(cat "$2")"
 	echo "pinned: rotations are not followed until make unpin-keys"

@@ -93,7 +93,7 @@ var (
 	})
 	// refused: the 401 of a token that the authorizer refused.
 	refused = verdict("401 by the authorizer", challenged)
-	// turnedAway: the 401 of a request with which the authorizer is not asked, for it carries no Bearer JWT.
+	// turnedAway: the 401 of a request with which the authorizer is not asked, because its header is none that could hold a JWT.
 	turnedAway = verdict("401 by the gateway", challenged)
 	// denied: the 403 of a policy that no longer holds.
 	denied = verdict("403", func(r reply) error { return message(r, 403, "token expired or not permitted") })
@@ -103,15 +103,15 @@ var (
 	unavailable = verdict("500", retryLater)
 )
 
-// refusedAs is who answers a bad header with 401: the gateway, when it is no Bearer JWT by its shape, or the authorizer.
+// refusedAs is who answers a bad header with 401: the gateway, when it is not one word or none and three segments, or the authorizer.
 func refusedAs(authorization string) func(reply) error {
-	if bearerJWT.MatchString(authorization) {
+	if holdsJWT.MatchString(authorization) {
 		return refused
 	}
 	return turnedAway
 }
 
-var bearerJWT = regexp.MustCompile(`^(?i:bearer) [A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
+var holdsJWT = regexp.MustCompile("^([A-Za-z0-9!#$%&'*+.^_`|~-]+ )?" + `[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
 
 // onOtherMethods is the answer to a request for /protected that is no GET.
 func onOtherMethods(right func(reply) error) func(reply) error {

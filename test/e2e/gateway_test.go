@@ -56,10 +56,10 @@ func TestGateway(t *testing.T) {
 				t.Errorf("the authorizer was invoked %d times for 3 requests, want 3", n)
 			}
 		}},
-		{"what is no Bearer JWT never reaches the authorizer", []Need{Mint, Count}, func(t *testing.T, tg *target) {
+		{"what cannot be a JWT never reaches the authorizer", []Need{Mint, Count}, func(t *testing.T, tg *target) {
 			token := tg.mint(t, order{}).Token
 			before := tg.counted(t).Invocations
-			for _, authorization := range []string{"", token, "Basic " + token, "Bearer " + token + ".e30", "Bearer YOUR_API_KEY", "Bearer a.b.", "Bearer  " + token} {
+			for _, authorization := range []string{"", "Bearer", "Bearer " + token + ".e30", "Bearer YOUR_API_KEY", "Bearer a.b.", "Bearer  " + token, "Bearer Bearer " + token} {
 				r, err := send(http.MethodGet, tg.base+"/protected", authorization)
 				check(t, err)
 				if err := turnedAway(r); err != nil {

@@ -49,8 +49,8 @@ func metrics(t *testing.T, tmpl object) []string {
 
 func TestMetricsAreFew(t *testing.T) {
 	names := metrics(t, template(t))
-	if n := len(slices.Compact(names)); n != len(names) || n > 15 || n == 0 {
-		t.Errorf("%d metrics, %d of them distinct, at most 15 are wanted: %v", len(names), n, names)
+	if n := len(slices.Compact(names)); n != len(names) || n > 17 || n == 0 {
+		t.Errorf("%d metrics, %d of them distinct, at most 17 are wanted: %v", len(names), n, names)
 	}
 }
 
@@ -58,7 +58,7 @@ func TestMonitoringIsOneParameter(t *testing.T) {
 	tmpl := template(t)
 	equal(t, "condition Monitored", at(tmpl, "Conditions", "Monitored"), object{"Fn::Equals": []any{ref("Monitoring"), "true"}})
 	equal(t, "condition Alerting", at(tmpl, "Conditions", "Alerting"), given("AlarmTopic"))
-	for kind, n := range map[string]int{"AWS::Logs::MetricFilter": 15, "AWS::CloudWatch::Alarm": 6, "AWS::CloudWatch::Dashboard": 1} {
+	for kind, n := range map[string]int{"AWS::Logs::MetricFilter": 17, "AWS::CloudWatch::Alarm": 6, "AWS::CloudWatch::Dashboard": 1} {
 		found := resourcesOf(tmpl, kind)
 		equal(t, kind, len(found), n)
 		for id, r := range found {
@@ -230,18 +230,23 @@ func TestAlarms(t *testing.T) {
 		{"all is well", thrice(minute{"Allowed": 900, "Errors": 0, "Throttles": 0, "Duration": 3, "FetchesOk": 1}), nil},
 		{"a start that failed: no line tells of it", twice(minute{"Errors": 3}), []string{broken}},
 		{"one start that failed, and the next did not", []minute{{"Errors": 1}, {"Errors": 0}, {"Errors": 0}}, nil},
-		{"crashes among the usual rejections", twice(minute{"Errors": 12, "Rejected": 10}), []string{broken}},
+		{"crashes among the usual rejections", twice(minute{"Errors": 12, "Rejected": 10, "RejectedAsError": 10}), []string{broken}},
 		{"an outage of the issuer with no keys", thrice(minute{"Errors": 50, "Faults": 50, "FetchesFailed": 6}), []string{broken, failing}},
 		{"an outage of the issuer with old keys", thrice(minute{"Errors": 0, "Allowed": 50, "KeysOverdue": 50, "FetchesFailed": 2}), []string{failing, overdue}},
-		{"faults in a flood of bad tokens", twice(minute{"Errors": 6003, "Rejected": 6000, "Faults": 3, "RejectedForm": 6000}), []string{broken}},
-		{"a flood of bad tokens", thrice(minute{"Errors": 6000, "Rejected": 6000, "RejectedTime": 6000}), nil},
-		{"a flood whose lines are late", []minute{{"Errors": 6000, "Rejected": 5960}, {"Errors": 6000, "Rejected": 6000}, {"Errors": 6000, "Rejected": 5990}}, nil},
-		{"a flood whose last minute has no lines yet", []minute{{"Errors": 6000, "Rejected": 6000}, {"Errors": 6000, "Rejected": 6000}, {"Errors": 6000}}, nil},
-		{"a rejection whose line falls into the next minute", []minute{{"Errors": 1}, {"Errors": 0, "Rejected": 1}}, nil},
-		{"a forger", twice(minute{"Errors": 21, "Rejected": 21, "RejectedUnknownKey": 11, "RejectedSignature": 10}), []string{forged}},
-		{"signatures alone", twice(minute{"Errors": 21, "Rejected": 21, "RejectedSignature": 21}), []string{forged}},
-		{"the issuer's key cannot be used: nobody forges", thrice(minute{"Errors": 100, "Rejected": 100, "RejectedKey": 100}), nil},
-		{"a few forgeries", twice(minute{"Errors": 20, "Rejected": 20, "RejectedUnknownKey": 20}), nil},
+		{"faults in a flood of bad tokens", twice(minute{"Errors": 6003, "Rejected": 6000, "RejectedAsError": 6000, "Faults": 3, "RejectedForm": 6000}), []string{broken}},
+		{"a flood of bad tokens", thrice(minute{"Errors": 6000, "Rejected": 6000, "RejectedAsError": 6000, "RejectedTime": 6000}), nil},
+		{"a flood whose lines are late", []minute{{"Errors": 6000, "Rejected": 5960, "RejectedAsError": 5960}, {"Errors": 6000, "Rejected": 6000, "RejectedAsError": 6000}, {"Errors": 6000, "Rejected": 5990, "RejectedAsError": 5990}}, nil},
+		{"a flood whose last minute has no lines yet", []minute{{"Errors": 6000, "Rejected": 6000, "RejectedAsError": 6000}, {"Errors": 6000, "Rejected": 6000, "RejectedAsError": 6000}, {"Errors": 6000}}, nil},
+		{"a rejection whose line falls into the next minute", []minute{{"Errors": 1}, {"Errors": 0, "Rejected": 1, "RejectedAsError": 1}}, nil},
+		{"rejections of an HTTP API alone: no errors", thrice(minute{"Errors": 0, "Rejected": 6000, "RejectedTime": 6000}), nil},
+		{"crashes among an HTTP API's rejections", twice(minute{"Errors": 3, "Rejected": 6000, "RejectedTime": 6000}), []string{broken}},
+		{"crashes among those of a REST and an HTTP API", twice(minute{"Errors": 103, "Rejected": 6100, "RejectedAsError": 100, "RejectedTime": 6100}), []string{broken}},
+		{"the same without crashes", thrice(minute{"Errors": 100, "Rejected": 6100, "RejectedAsError": 100, "RejectedTime": 6100}), nil},
+		{"tokens that are good for other routes", thrice(minute{"Errors": 0, "Forbidden": 900}), nil},
+		{"a forger", twice(minute{"Errors": 21, "Rejected": 21, "RejectedAsError": 21, "RejectedUnknownKey": 11, "RejectedSignature": 10}), []string{forged}},
+		{"signatures alone", twice(minute{"Errors": 21, "Rejected": 21, "RejectedAsError": 21, "RejectedSignature": 21}), []string{forged}},
+		{"the issuer's key cannot be used: nobody forges", thrice(minute{"Errors": 100, "Rejected": 100, "RejectedAsError": 100, "RejectedKey": 100}), nil},
+		{"a few forgeries", twice(minute{"Errors": 20, "Rejected": 20, "RejectedAsError": 20, "RejectedUnknownKey": 20}), nil},
 		{"one fetch that failed", []minute{{"FetchesFailed": 1}, {"FetchesFailed": 1}, {"FetchesOk": 1}}, nil},
 		{"fetches that Lambda freezes, again and again", thrice(minute{"Allowed": 9, "FetchesFrozen": 1}), []string{failing}},
 		{"a slow issuer: frozen, and then heard", thrice(minute{"Allowed": 9, "FetchesFrozen": 5, "FetchesOk": 5}), nil},
@@ -351,7 +356,7 @@ func TestDashboard(t *testing.T) {
 			}
 		}
 		equal(t, "widgets", got, titles)
-		shown = append(shown, "KeysOverdue") // an alarm's alone: the age says more
+		shown = append(shown, "KeysOverdue", "RejectedAsError") // alarms' alone: the age and all rejections say more
 		slices.Sort(shown)
 		equal(t, "metrics shown", shown, own)
 	}
@@ -426,7 +431,7 @@ func TestPublishing(t *testing.T) {
 
 // The README names every parameter: the authorizer's own by its variable.
 func TestParametersAreInTheReadme(t *testing.T) {
-	byParameter := map[string]string{}
+	byParameter := map[string]string{"TokenHeader": "TOKEN_HEADER"}
 	for variable, parameter := range variables {
 		byParameter[parameter] = variable
 	}

@@ -157,6 +157,7 @@ func allows(t *testing.T, name, pattern string, good, bad []string) {
 // variables are the authorizer's configuration: environment variable, parameter.
 var variables = map[string]string{
 	"ISSUER":          "Issuer",
+	"ISSUERS":         "Issuers",
 	"JWKS_URI":        "JwksUri",
 	"JWKS":            "Jwks",
 	"AUDIENCE":        "Audience",
@@ -167,13 +168,18 @@ var variables = map[string]string{
 	"JWKS_TTL":        "JwksTtl",
 	"JWKS_MAX_STALE":  "JwksMaxStale",
 	"POLICY_EXPIRY":   "PolicyExpiry",
+	"TOKEN_PREFIX":    "TokenPrefix",
+	"RULES":           "Rules",
+	"RULES_MODE":      "RulesMode",
+	"EXPLICIT_DENY":   "ExplicitDeny",
 	"LOG_LEVEL":       "LogLevel",
 }
 
-// conditional are the variables that are not just a parameter's value.
+// conditional are the variables that are not just a parameter's value, or whose parameter is the API's too.
 var conditional = object{
-	"JWKS_URI":   object{"Fn::If": []any{"Pinned", "", ref("JwksUri")}},
-	"JWKS_TABLE": object{"Fn::If": []any{"Shared", ref("AuthorizerJwks"), ""}},
+	"TOKEN_HEADER": ref("TokenHeader"),
+	"JWKS_URI":     object{"Fn::If": []any{"Pinned", "", ref("JwksUri")}},
+	"JWKS_TABLE":   object{"Fn::If": []any{"Shared", ref("AuthorizerJwks"), ""}},
 }
 
 func TestEveryVariableIsAParameter(t *testing.T) {
@@ -188,11 +194,7 @@ func TestEveryVariableIsAParameter(t *testing.T) {
 			t.Errorf("%s's Description does not name %s", parameter, name)
 		}
 		// The defaults are the code's: here they could only drift from it.
-		if parameter == "Issuer" {
-			equal(t, "Issuer's Default", at(p, "Default"), nil)
-		} else {
-			equal(t, parameter+"'s Default", at(p, "Default"), "")
-		}
+		equal(t, parameter+"'s Default", at(p, "Default"), "")
 	}
 	maps.Copy(want, conditional)
 	equal(t, "condition Pinned", at(tmpl, "Conditions", "Pinned"), given("Jwks"))
@@ -307,6 +309,8 @@ func TestParametersAreDescribedAndConstrained(t *testing.T) {
 		"SharedJwks":       {"Default": "true", "AllowedValues": []any{"true", "false"}},
 		"Restart":          {"Default": ""},
 		"PolicyExpiry":     {"AllowedValues": []any{"", "on", "off"}},
+		"RulesMode":        {"AllowedValues": []any{"", "enforce", "log"}},
+		"ExplicitDeny":     {"AllowedValues": []any{"", "on", "off"}},
 		"LogLevel":         {"AllowedValues": []any{"", "DEBUG", "INFO", "WARN", "ERROR"}},
 
 		"HttpsProxy":              {"Default": ""},
@@ -346,15 +350,30 @@ func TestPatterns(t *testing.T) {
 			"https://a", "https://a.zuplo.app/__zuplo/issuer", "https://a.example:8443/", "https://a/b/,https://c/d",
 			"https://[2001:db8::1]:8443/x", "https://a/%7Eb;c=d@e", "http://localhost", "http://localhost:9000/__zuplo/issuer",
 			"http://127.0.0.1:9000", "http://127.255.0.3/x", "http://[::1]:9000/x", "https://a,http://127.0.0.1",
-			"https://a-main-1b2c3d4.zuplo.app/__zuplo/issuer", "https://Issuer.example/", "https://a.zuplo.app/X",
+			"https://a-main-1b2c3d4.zuplo.app/__zuplo/issuer", "https://Issuer.example/", "https://a.zuplo.app/X", "",
 		}, []string{
+			// It would trust every customer of Zuplo's, if it were understood at all.
+			"https://*.zuplo.app/__zuplo/issuer", "https://*",
 			"https://DEPLOYMENT.zuplo.app/__zuplo/issuer", "https://YOUR-DEPLOYMENT.zuplo.app/__zuplo/issuer", "https://a,https://DEPLOYMENT.zuplo.app:443",
-			"", " ", ",", "a", "https://", "https:///x", "https://a,", ",https://a", "https://a,,https://b", "https://a, https://b", "https://a https://b",
+			" ", ",", "a", "https://", "https:///x", "https://a,", ",https://a", "https://a,,https://b", "https://a, https://b", "https://a https://b",
 			" https://a", "https://a ", "https://a\n", "https://a\t", `"https://a"`, "'https://a'", "https://a/'", `https://a/"`,
 			"https://user@a", "https://user:word@a/", "https://a?x=1", "https://a/?", "https://a#f", "https://a/b#", "https://a:", "https://a:x",
 			"https://a/%zz", "https://a/%7", "https://a/ä", `https://a\b`, "HTTPS://a", "ftp://a", "//a", "https:a",
 			"http://a", "http://example.com/localhost", "http://localhost.example.com", "http://notlocalhost", "http://localhost@a", "http://127.0.0.1.example.com",
 			"http://127.0.0.256", "http://127.0.1", "http://127.0.0.01", "http://128.0.0.1", "http://127x0.0.1", "http://[::2]", "http://[::1]x", "http://10.0.0.1", "https://a,http://b",
+		}},
+		{"Issuers", []string{
+			"", `[{"issuer":"https://a"}]`, ` [ { "issuer": "https://a", "audiences": ["b"] },` + "\n" + `{"issuer":"https://c","jwks":{"keys":[]}} ] `,
+		}, []string{
+			"[", " ", "[]", "[{}]", "{}", `{"issuer":"https://a"}`, `["issuer"]`, `[{issuer:https://a}]`, `[{"issuer":"https://a"}`, `[{"issuer":"https://a"}],`, "https://a",
+		}},
+		{"Rules", []string{
+			"", `[{"routes":["GET /orders"]}]`, "[\n{\"routes\": [\"* /*\"], \"scopes\": [\"a\"]},\n{\"routes\": [\"$connect\"]}\n]\n",
+		}, []string{
+			"[", " ", "[]", "[{}]", "{}", `{"routes":["GET /orders"]}`, `["routes"]`, `[{routes:[GET /orders]}]`, `[{"routes":["GET /orders"]}`, `[{"routes":["GET /orders"]}],`, "GET /orders",
+		}},
+		{"TokenPrefix", []string{"", "Bearer", "none", "JWT", "x-token_1", "A!#$%&'*+.^_`|~-9"}, []string{
+			" ", "Bearer ", " Bearer", "a b", "Bearer:", "a,b", "a/b", "a=b", `"a"`, "(a)", "ä", "a\n", strings.Repeat("x", 65),
 		}},
 		{"JwksUri", []string{
 			"", "https://a/.well-known/jwks.json", "https://a/keys?version=2&x=%20", "http://localhost:9000/jwks", "http://127.0.0.1/jwks", "http://[::1]/jwks",
@@ -542,7 +561,7 @@ func TestSharedJwks(t *testing.T) {
 // Keys that an environment may have to wait for must be able to serve meanwhile.
 func TestRules(t *testing.T) {
 	tmpl := template(t)
-	equal(t, "rules", keys(at(tmpl, "Rules")), []string{"NetworkIsWhole", "SharedKeysServeLongEnough"})
+	equal(t, "rules", keys(at(tmpl, "Rules")), []string{"IssuersStandInOnePlace", "NetworkIsWhole", "SharedKeysServeLongEnough"})
 	rule := at(tmpl, "Rules", "SharedKeysServeLongEnough")
 	equal(t, "the rule's condition", at(rule, "RuleCondition"), object{"Fn::Equals": []any{ref("SharedJwks"), "true"}})
 	var short []any
@@ -557,6 +576,19 @@ func TestRules(t *testing.T) {
 	equal(t, "its description", text(assertions[0], "AssertDescription"), "With SharedJwks, JwksMaxStale must be at least JwksTtl + 10s.")
 
 	none := func(parameter string) object { return object{"Fn::Equals": []any{ref(parameter), ""}} }
+	equal(t, "the issuers' rule", at(tmpl, "Rules", "IssuersStandInOnePlace"), object{"Assertions": []any{
+		object{
+			"Assert": object{"Fn::Or": []any{
+				object{"Fn::And": []any{given("Issuer"), none("Issuers")}},
+				object{"Fn::And": []any{none("Issuer"), given("Issuers")}},
+			}},
+			"AssertDescription": "Either Issuer or Issuers must be given, and not both.",
+		},
+		object{
+			"Assert":            object{"Fn::Or": []any{none("Issuers"), object{"Fn::And": []any{none("JwksUri"), none("Jwks"), none("Audience")}}}},
+			"AssertDescription": "With Issuers, JwksUri, Jwks and Audience must be empty, because each issuer has its own there.",
+		},
+	}})
 	equal(t, "the network's rule", at(tmpl, "Rules", "NetworkIsWhole"), object{"Assertions": []any{object{
 		"Assert": object{"Fn::Or": []any{
 			object{"Fn::And": []any{none("VpcSubnetIds"), none("VpcSecurityGroupIds")}},
@@ -638,9 +670,12 @@ func TestApi(t *testing.T) {
 		}},
 	})
 
-	allows(t, "ValidationExpression", expression, []string{"Bearer a.b.c", "bearer a.b.c", "BEARER a.b.c", "Bearer eyJ-_09.eyJ-_09.AZaz-_"}, []string{
-		"", "Bearer", "Bearer ", "a.b.c", "Bearera.b.c", "Bearer  a.b.c", " Bearer a.b.c", "Bearer a.b.c ", "Bearer\ta.b.c", "Bearer a.b.c\n", "Basic a.b.c",
-		"Bearer a", "Bearer a.b", "Bearer a.b.", "Bearer .b.c", "Bearer a..c", "Bearer a.b.c.d", "Bearer a.b.c=", "Bearer a+.b.c", "Bearer a/.b.c", "Bearer a.b.c, Bearer a.b.c", "Bearer axbxc",
+	// A pre-filter that fits every TokenPrefix: one word or none, then three segments.
+	allows(t, "ValidationExpression", expression, []string{
+		"Bearer a.b.c", "bearer a.b.c", "BEARER a.b.c", "Bearer eyJ-_09.eyJ-_09.AZaz-_", "a.b.c", "JWT a.b.c", "A!#$%&'*+.^_`|~-9 a.b.c",
+	}, []string{
+		"", "Bearer", "Bearer ", " a.b.c", "Bearer  a.b.c", " Bearer a.b.c", "Bearer a.b.c ", "Bearer\ta.b.c", "Bearer a.b.c\n", "Bearer: a.b.c", "a b a.b.c", "Bearer,a.b.c",
+		"Bearer a", "Bearer a.b", "Bearer a.b.", "Bearer .b.c", "Bearer a..c", "Bearer a.b.c.d", "Bearer a.b.c=", "Bearer a+.b.c", "Bearer a/.b.c", "Bearer a.b.c, Bearer a.b.c", "a.b.c, a.b.c", "a.b.c,a.b.c", "Bearer axbxc",
 	})
 }
 
