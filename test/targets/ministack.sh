@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds a copy of this tree with sam build, deploys it into ministack with sam deploy, runs test/e2e/ against it, changes
-# parameters, types an operator's commands, deploys the example of another stack's API, and deletes it all. Everything happens in a network namespace of its own: ministack listens on all
+# parameters, types an operator's commands, deploys the examples of other stacks' APIs, of every kind, and deletes it all. Everything happens in a network namespace of its own: ministack listens on all
 # interfaces, and what is built must not need the network.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -193,10 +193,32 @@ example permission.yaml authorizer-for-orders ApiAccount="${account%%:*}" ApiId=
 example api.yaml orders SameAccount=false
 standin "$shared" -keys "$KEYS" -- "$0" shared
 
+step "APIs of every kind with this authorizer, and rules for their routes"
+cat >"$work/rules.yaml" <<-END
+	Issuer: 'http://127.0.0.1:$ZUPLO_PORT/__zuplo/issuer'
+	Audience: aws-origin
+	Jwks: ''
+	SharedJwks: 'false'
+	JwksTtl: 1s
+	JwksMaxStale: 6s
+	MaxTokenAge: 1h
+	Monitoring: 'false'
+	Rules: '$(python3 test/targets/apis.py rules)'
+END
+deploy "file://$work/rules.yaml"
+# ministack does not know route responses, and answers a WebSocket's messages without.
+for kind in rest http websocket; do
+	sed '/^  Answers:/,/^$/d' examples/apis/$kind.yaml >"$work/$kind.yaml"
+	sam deploy --template "$work/$kind.yaml" --stack-name "orders-$kind" --resolve-s3 --capabilities CAPABILITY_IAM --region us-east-1 \
+		--parameter-overrides AuthorizerArn="$arn" >>"$log" 2>&1
+done
+api_of() { local url && url=$(output "orders-$1" ApiUrl) && url=${url#*://} && echo "$1=${url%%.*}"; }
+standin "$api" -- python3 test/targets/apis.py "$(api_of rest)" "$(api_of http)" "$(api_of websocket)"
+
 describe zuplo-lambda-authorizer >>"$log" # it can tell
 
 step "sam delete"
-for stack in orders authorizer-for-orders zuplo-lambda-authorizer; do
+for stack in orders-rest orders-http orders-websocket orders authorizer-for-orders zuplo-lambda-authorizer; do
 	sam delete --no-prompts --stack-name $stack --region us-east-1 >>"$log" 2>&1
 	! describe $stack >>"$log" 2>&1 || { echo "the stack $stack is still there" >&2 && exit 1; }
 done
