@@ -209,16 +209,19 @@ deploy "file://$work/rules.yaml"
 # ministack does not know route responses, and answers a WebSocket's messages without.
 for kind in rest http websocket; do
 	sed '/^  Answers:/,/^$/d' examples/apis/$kind.yaml >"$work/$kind.yaml"
+done
+sed "s/AuthorizerPayloadFormatVersion: '2.0'/AuthorizerPayloadFormatVersion: '1.0'/" "$work/http.yaml" >"$work/http1.yaml"
+for kind in rest http http1 websocket; do
 	sam deploy --template "$work/$kind.yaml" --stack-name "orders-$kind" --resolve-s3 --capabilities CAPABILITY_IAM --region us-east-1 \
 		--parameter-overrides AuthorizerArn="$arn" >>"$log" 2>&1
 done
 api_of() { local url && url=$(output "orders-$1" ApiUrl) && url=${url#*://} && echo "$1=${url%%.*}"; }
-standin "$api" -- python3 test/targets/apis.py "$(api_of rest)" "$(api_of http)" "$(api_of websocket)"
+standin "$api" -- python3 test/targets/apis.py "$(api_of rest)" "$(api_of http)" "$(api_of http1)" "$(api_of websocket)"
 
 describe zuplo-lambda-authorizer >>"$log" # it can tell
 
 step "sam delete"
-for stack in orders-rest orders-http orders-websocket orders authorizer-for-orders zuplo-lambda-authorizer; do
+for stack in orders-rest orders-http orders-http1 orders-websocket orders authorizer-for-orders zuplo-lambda-authorizer; do
 	sam delete --no-prompts --stack-name $stack --region us-east-1 >>"$log" 2>&1
 	! describe $stack >>"$log" 2>&1 || { echo "the stack $stack is still there" >&2 && exit 1; }
 done
