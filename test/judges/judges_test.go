@@ -379,6 +379,53 @@ func TestRulesPolicies(t *testing.T) {
 	}
 }
 
+// The rules that docs/rules.md explains do what its table says.
+func TestRulesOfTheDocument(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/rules.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\n```json\n")
+	rules, _, _ := strings.Cut(rest, "\n```\n")
+	routes := []string{"GET /products", "GET /products/5", "GET /orders", "GET /orders/17", "POST /orders", "DELETE /orders/17", "GET /admin", "PUT /admin/prices"}
+	now := time.Now().Truncate(time.Second)
+	var requests []request
+	var wants []string
+	for _, c := range []struct {
+		claims map[string]any
+		closed []string
+	}{
+		{map[string]any{}, []string{"GET /orders", "GET /orders/17", "POST /orders", "GET /admin", "PUT /admin/prices"}},
+		{map[string]any{"scope": "orders:read"}, []string{"POST /orders", "GET /admin", "PUT /admin/prices"}},
+		{map[string]any{"scope": "orders:read orders:write", "org": map[string]any{"plan": "gold"}}, []string{"GET /admin", "PUT /admin/prices"}},
+		{map[string]any{"scope": "orders:read orders:write", "org": map[string]any{"plan": "silver"}}, []string{"POST /orders", "GET /admin", "PUT /admin/prices"}},
+		{map[string]any{"role": []string{"support", "admin"}}, []string{"GET /orders", "GET /orders/17", "POST /orders"}},
+	} {
+		claims := someClaims(now.Add(time.Hour))
+		maps.Copy(claims, c.claims)
+		s := sign(t, claims, signers["jose"], "EdDSA")
+		policy := allowed(t, authorizer(t, s.JWKS, "RULES="+rules)(stage+"/GET/products", s.Tokens["EdDSA"].Good)).PolicyDocument
+		for _, route := range routes {
+			want := "Allowed"
+			switch {
+			case route == "DELETE /orders/17": // no rule names it
+				want = "ImplicitlyDenied"
+			case slices.Contains(c.closed, route):
+				want = "ExplicitlyDenied"
+			}
+			resource := stage + "/" + strings.Replace(route, " ", "", 1)
+			requests = append(requests, request{Policy: policy, Resource: resource, Account: "123456789012", Time: now.UTC().Format(time.RFC3339)})
+			wants = append(wants, want)
+		}
+	}
+	for i, verdict := range judged(t, requests) {
+		if verdict != wants[i] {
+			t.Errorf("%s is %s, want %s, by %s", requests[i].Resource, verdict, wants[i], requests[i].Policy)
+		}
+	}
+}
+
 // A request is one to a route, as policies.mjs reads it.
 type request struct {
 	Policy         json.RawMessage `json:"policy"`
