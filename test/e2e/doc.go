@@ -13,6 +13,8 @@
 //	TARGET_CAN      what it can do, separated by commas: mint, rotate, outage, freeze, count
 //	JWKS_TTL JWKS_MAX_STALE LEEWAY MAX_TOKEN_AGE
 //	                the authorizer's settings, as it has them; unset: its defaults
+//	EXPLICIT_DENY   on, where the target has that, one rule, for GET /protected, and a resource policy that allows: for FACTS alone
+//	HTTP_API        an HTTP API as examples/apis/http.yaml has it, with the target's authorizer: for FACTS alone
 //	FACTS           not empty: first of all, what only AWS can tell is printed as confirmed or not
 //
 // Each case says what it needs. At the end of a run stand two lists: the cases that the target cannot run, with the reason,

@@ -34,6 +34,9 @@ const (
 	ShortTTL Need = "shortttl" // JWKS_TTL at most 2s, JWKS_MAX_STALE 5s to 10s: ages can be waited for
 	Shared   Need = "shared"   // JWKS_TABLE: the target's environments share their keys
 	LongTTL  Need = "longttl"  // JWKS_TTL at least 1m: no due refresh blurs a count of fetches
+
+	ExplicitDeny Need = "explicitdeny" // EXPLICIT_DENY=on, a rule for GET /protected alone, a resource policy that allows
+	HTTPAPI      Need = "httpapi"      // HTTP_API: examples/apis/http.yaml with the same authorizer
 )
 
 // A case is one thing that must hold of the target.
@@ -126,6 +129,9 @@ func fromEnv(getenv func(string) string) (*target, error) {
 		ShortTTL: tg.ttl <= 2*time.Second && tg.maxStale >= 5*time.Second && tg.maxStale <= 10*time.Second,
 		Shared:   getenv("JWKS_TABLE") != "",
 		LongTTL:  tg.ttl >= time.Minute,
+
+		ExplicitDeny: getenv("EXPLICIT_DENY") == "on",
+		HTTPAPI:      getenv("HTTP_API") != "",
 	}
 	if tg.issuer == "" {
 		errs = append(errs, errors.New("ISSUER: not set"))
