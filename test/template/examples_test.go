@@ -67,6 +67,52 @@ func TestSharedAuthorizer(t *testing.T) {
 	}
 }
 
+// Each kind of API is cached by the token's header alone, asks for a policy, and may invoke the authorizer.
+func TestKindsOfAPI(t *testing.T) {
+	shared := templateIn(t, "examples/shared/api.yaml")
+	permission := at(shared, "Resources", "AuthorizerPermission", "Properties")
+	uri := object{"Fn::Sub": "arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${AuthorizerArn}/invocations"}
+	for kind, authorizer := range map[string]object{
+		"http": {
+			"ApiId": ref("Api"), "Name": "ZuploJwt", "AuthorizerType": "REQUEST", "AuthorizerUri": uri,
+			"AuthorizerPayloadFormatVersion": "2.0", "EnableSimpleResponses": "false",
+			"IdentitySource": []any{"$request.header.Authorization"}, "AuthorizerResultTtlInSeconds": "300",
+		},
+		// A time to live is refused there.
+		"websocket": {"ApiId": ref("Api"), "Name": "ZuploJwt", "AuthorizerType": "REQUEST", "AuthorizerUri": uri, "IdentitySource": []any{"route.request.header.Authorization"}},
+		"rest":      nil,
+	} {
+		example := templateIn(t, "examples/apis/"+kind+".yaml")
+		equal(t, kind+"'s AuthorizerArn", at(example, "Parameters", "AuthorizerArn", "AllowedPattern"), at(shared, "Parameters", "AuthorizerArn", "AllowedPattern"))
+		equal(t, kind+"'s permission", at(example, "Resources", "AuthorizerPermission", "Properties"), permission)
+		if authorizer != nil {
+			equal(t, kind+"'s authorizer", at(example, "Resources", "ZuploJwt", "Properties"), authorizer)
+		}
+		for id, r := range resourcesOf(example, "AWS::ApiGatewayV2::Route") {
+			var want any = "CUSTOM"
+			if text(r, "Properties", "RouteKey") == "$default" { // a WebSocket's: it was asked when it connected
+				want = nil
+			}
+			equal(t, kind+"'s "+id, at(r, "Properties", "AuthorizationType"), want)
+		}
+	}
+	equal(t, "rest's Auth", at(templateIn(t, "examples/apis/rest.yaml"), "Resources", "Api", "Properties", "Auth"), object{
+		"DefaultAuthorizer":                   "ZuploJwt",
+		"AddDefaultAuthorizerToCorsPreflight": "false",
+		"Authorizers": object{"ZuploJwt": object{
+			"FunctionPayloadType":               "REQUEST",
+			"FunctionArn":                       ref("AuthorizerArn"),
+			"DisableFunctionDefaultPermissions": "true",
+			"Identity":                          object{"Headers": []any{"Authorization"}, "ReauthorizeEvery": "300"},
+		}},
+	})
+	// As it is to be pasted, in YAML's single quotes.
+	expression := strings.ReplaceAll(text(template(t), "Resources", "Api", "Properties", "Auth", "Authorizers", "ZuploJwt", "Identity", "ValidationExpression"), "'", "''")
+	if !strings.Contains(file(t, "docs/apis.md"), "ValidationExpression: '"+expression+"'\n") {
+		t.Error("docs/apis.md has another ValidationExpression than template.yaml")
+	}
+}
+
 // The Zuplo side fits together and fits the stack. That Zuplo takes it is not known, and said.
 func TestZuploExample(t *testing.T) {
 	var routes struct {
