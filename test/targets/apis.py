@@ -15,6 +15,7 @@ import urllib.request
 
 HOST, PORT = "localhost", 4566  # ministack's
 LOGS = "/aws/lambda/zuplo-lambda-authorizer-authorizer"
+START = int(time.time() * 1000)
 FUTURE, PAST = 4102444800, 1000000000
 
 # What the stack was deployed with: who reads orders, who places them. No rule names DELETE.
@@ -116,8 +117,8 @@ def rejections():
 
 
 def decisions():
-    """Returns the authorizer's decisions, oldest first."""
-    request = urllib.request.Request(f"http://{HOST}:{PORT}/", json.dumps({"logGroupName": LOGS}).encode(), {
+    """Returns the authorizer's decisions since the start, oldest first."""
+    request = urllib.request.Request(f"http://{HOST}:{PORT}/", json.dumps({"logGroupName": LOGS, "startTime": START}).encode(), {
         "Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "Logs_20140328.FilterLogEvents",
         "Authorization": "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/logs/aws4_request, SignedHeaders=host, Signature=local"})
     with urllib.request.urlopen(request, timeout=20) as answer:
