@@ -297,6 +297,9 @@ func checkIssuer(name string) error {
 	if strings.Contains(name, "?") {
 		return errors.New("it holds a query")
 	}
+	if strings.Contains(name, "*") {
+		return errors.New("it holds a wildcard, but an issuer is one exact string: *.zuplo.app would trust every customer of the gateway")
+	}
 	if u, err := url.Parse(name); err == nil && strings.HasSuffix(strings.ToLower(u.Host), ".zuplo.app") && u.Host != strings.ToLower(u.Host) {
 		return errors.New("its host has a capital, as no deployment of Zuplo's does: DEPLOYMENT stands for the name of your own")
 	}

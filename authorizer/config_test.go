@@ -130,6 +130,7 @@ func TestMistakes(t *testing.T) {
 		{"ISSUER", "https://i.example?", "query"},
 		{"ISSUER", "https://i.example#a", "fragment"},
 		{"ISSUER", "i.example", "host"},
+		{"ISSUER", "https://*.zuplo.app/__zuplo/issuer", "it holds a wildcard"},
 		{"ISSUER", "https://DEPLOYMENT.zuplo.app/__zuplo/issuer", "DEPLOYMENT stands for the name of your own"},
 		{"ISSUER", "https://i.example,https://a-Branch.zuplo.app", "item 2: its host has a capital"},
 		{"ISSUER", "https://i.example,https://c2VjcmV0@i.example", "item 2: it holds userinfo"},
