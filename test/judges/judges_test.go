@@ -90,6 +90,16 @@ func someClaims(expires time.Time) map[string]any {
 // authorizer starts the authorizer's own binary with keys pinned. The returned function gives its answer to a token.
 func authorizer(t *testing.T, jwks json.RawMessage, env ...string) func(methodARN, token string) answer {
 	t.Helper()
+	invoke := start(t, jwks, env...)
+	return func(methodARN, token string) answer {
+		t.Helper()
+		return invoke(map[string]any{"type": "TOKEN", "methodArn": methodARN, "authorizationToken": "Bearer " + token})
+	}
+}
+
+// start is authorizer for any kind of event.
+func start(t *testing.T, jwks json.RawMessage, env ...string) func(event map[string]any) answer {
+	t.Helper()
 	host := lambdahost.New(lambdahost.Function{
 		Name:    "AuthorizerFunction",
 		Binary:  "../../build/authorizer/bootstrap",
@@ -98,11 +108,9 @@ func authorizer(t *testing.T, jwks json.RawMessage, env ...string) func(methodAR
 		Env:     append([]string{"ISSUER=" + issuer, "AUDIENCE=" + audience, "JWKS=" + string(jwks)}, env...),
 	})
 	t.Cleanup(host.Close)
-	return func(methodARN, token string) answer {
+	return func(event map[string]any) answer {
 		t.Helper()
-		text, isError, err := host.Invoke(t.Context(), toJSON(t, map[string]string{
-			"type": "TOKEN", "methodArn": methodARN, "authorizationToken": "Bearer " + token,
-		}))
+		text, isError, err := host.Invoke(t.Context(), toJSON(t, event))
 		if err != nil {
 			t.Fatal(err)
 		}
