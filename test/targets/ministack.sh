@@ -216,7 +216,11 @@ for kind in rest http http1 websocket; do
 		--parameter-overrides AuthorizerArn="$arn" >>"$log" 2>&1
 done
 api_of() { local url && url=$(output "orders-$1" ApiUrl) && url=${url#*://} && echo "$1=${url%%.*}"; }
-standin "$api" -- python3 test/targets/apis.py "$(api_of rest)" "$(api_of http)" "$(api_of http1)" "$(api_of websocket)"
+apis=("$(api_of rest)" "$(api_of http)" "$(api_of http1)" "$(api_of websocket)")
+standin "$api" -- python3 test/targets/apis.py "${apis[@]}"
+
+step "one policy per token, whichever route it asks for first"
+standin "$api" -- python3 -B test/targets/rules.py "${apis[@]}" function="${arn##*:}"
 
 describe zuplo-lambda-authorizer >>"$log" # it can tell
 
