@@ -387,7 +387,7 @@ func TestRulesPolicies(t *testing.T) {
 	}
 }
 
-// The rules that docs/rules.md explains do what its table says.
+// The rules that docs/rules.md explains, which are those of examples/rules/shop.json, do what its table says.
 func TestRulesOfTheDocument(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/rules.md")
@@ -396,6 +396,9 @@ func TestRulesOfTheDocument(t *testing.T) {
 	}
 	_, rest, _ := strings.Cut(string(text), "\n```json\n")
 	rules, _, _ := strings.Cut(rest, "\n```\n")
+	if shop, err := os.ReadFile("../../examples/rules/shop.json"); err != nil || string(shop) != rules+"\n" {
+		t.Errorf("examples/rules/shop.json is not what docs/rules.md shows: %v", err)
+	}
 	routes := []string{"GET /products", "GET /products/5", "GET /orders", "GET /orders/17", "POST /orders", "DELETE /orders/17", "GET /admin", "PUT /admin/prices"}
 	now := time.Now().Truncate(time.Second)
 	var requests []request
