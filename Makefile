@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-store test-deploy test-sam test-aws aws-parameters build unit e2e e2e-store init-time judges judges-need events build-AuthorizerFunction build-ProtectedFunction sam-build deploy forget-keys pin-keys unpin-keys set-parameter lint fuzz fleet bench compare cover clean
+.PHONY: help run test test-store test-deploy test-sam test-aws aws-parameters build unit e2e e2e-store init-time judges judges-need cdk events build-AuthorizerFunction build-ProtectedFunction sam-build deploy forget-keys pin-keys unpin-keys set-parameter lint fuzz fleet bench compare cover clean
 
 # SAM as make test-deploy and make test-sam have installed it, where there is no other.
 export PATH := $(PATH):$(CURDIR)/.tools/sam/bin
@@ -75,7 +75,7 @@ test-store: $(if $(filter ministack dynamodb-local,$(STORE)),.tools/$(STORE)/ins
 test-store-unknown:
 	@echo 'STORE is "$(STORE)", it must be ministack or dynamodb-local' >&2; exit 1
 
-test-deploy: build .tools/sam/installed .tools/aws/installed .tools/ministack/installed ## the suite against ministack, an emulator of AWS, after a real sam deploy
+test-deploy: build cdk .tools/sam/installed .tools/aws/installed .tools/ministack/installed ## the suite against ministack, an emulator of AWS, after a real sam deploy
 	@HOST_ARCH=$(HOST_ARCH) test/targets/ministack.sh
 
 test-sam: build .tools/sam/installed ## the event files and the suite with sam local (SAM_PORT=3000); needs Docker's engine: apt-get install docker.io iptables
@@ -128,6 +128,19 @@ test/judges/node_modules/installed: test/judges/package-lock.json | judges-need
 	cd test/judges && npm ci
 	touch $@
 
+cdk: build/cdk/orders-cdk.template.json ## the example for the CDK, synthesised into build/cdk/, and what must hold of it
+	@go test -count=1 -tags cdk -run '^TestCDK$$' ./test/template
+
+build/cdk/orders-cdk.template.json: examples/cdk/app.ts examples/cdk/tsconfig.json examples/cdk/node_modules/installed
+	@rm -rf $(@D)
+	cd examples/cdk && CDK_OUTDIR=$(CURDIR)/$(@D) npm run --silent app
+	@touch $@
+
+examples/cdk/node_modules/installed: examples/cdk/package-lock.json
+	@for c in node npm; do command -v $$c >/dev/null || { echo "make cdk needs $$c, which is not installed: on Debian, apt-get install nodejs npm" >&2; exit 1; }; done
+	cd $(dir $<) && npm ci
+	touch $@
+
 # Keys that are shared outlive the process that fetched them, and the fleet asks once in 6 s: the cases that count each
 # process's fetches, or rotate keys at once, do not hold.
 e2e-store: build .tools/ministack/installed ## the cases about shared keys, and the plain ones, with a table in ministack's DynamoDB
@@ -176,9 +189,9 @@ set-parameter: ## another value of one of the authorizer's settings (STACK NAME=
 
 lint: ## gofmt, go vet, staticcheck
 	@out=$$(gofmt -l .) && if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
-	go vet -tags judges,store ./...
+	go vet -tags judges,store,cdk ./...
 	go -C test/bench vet ./...
-	go tool -modfile=tools/go.mod staticcheck -tags judges,store ./...
+	go tool -modfile=tools/go.mod staticcheck -tags judges,store,cdk ./...
 	cd test/bench && go tool -modfile=../../tools/go.mod staticcheck ./...
 
 fuzz: ## every fuzz target for FUZZTIME (10s)

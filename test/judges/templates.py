@@ -51,7 +51,7 @@ def templates():
     for old in OUT.glob("*.json"):
         old.unlink()
     is_template = re.compile(r"^(AWSTemplateFormatVersion|Transform|Resources):", re.MULTILINE)
-    examples = [f for f in sorted((ROOT / "examples").rglob("*.y*ml")) if is_template.search(f.read_text())]
+    examples = [f for f in sorted((ROOT / "examples").rglob("*.y*ml")) if "node_modules" not in f.parts and is_template.search(f.read_text())]
     return ["template.yaml", *(str(f.relative_to(ROOT)) for f in examples)]
 
 

@@ -1,4 +1,4 @@
-"""Calls the APIs of examples/apis, which ask our authorizer, in ministack: each kind with good tokens, with every rejection,
+"""Calls the APIs of examples/apis and examples/cdk, which ask our authorizer, in ministack: each kind with good tokens, with every rejection,
 on routes that a token may not use, from the cache, and in an outage of the issuer.
 
 Runs beside the stand-in for Zuplo, whose addresses are in the environment. The arguments are KIND=ID of the APIs, as rest=abcd.
@@ -31,7 +31,8 @@ PLACES = {"org": {"plan": "gold"}}
 class Kind:
     """A kind of API. error is what becomes of the error Unauthorized, reject of most rejections."""
 
-    def __init__(self, api, id, route, error, reject):
+    def __init__(self, api, id, route, error, reject, name=None):
+        self.name = name or api
         self.api, self.id, self.route, self.error, self.reject = api, id, route, error, reject
 
     def call(self, route, authorization=None):
@@ -126,7 +127,7 @@ def decisions():
 
 
 def check(kind):
-    name = kind.api
+    name = kind.name
     expect(f"{name}: no token", kind.call(kind.route)[0], 401)
 
     reads, places = mint(READS | {"odd": ["é", {"\"": 1.10}], "n": 12345678901234567890}), mint(PLACES)
@@ -147,17 +148,25 @@ def check(kind):
         want = kind.error if curable else kind.reject
         for time_ in ("first", "second"):
             expect(f"{name}: {reason}, the {time_} time", kind.call(kind.route, header)[0], want)
-        last = decisions()[-1]
+        last = decisions()[-1]  # where a validation expression turned a malformed one away, the malformed one before it
         answer = "error" if want == kind.error else "policy"
-        expect(f"{name}: {reason}, in the log", [last.get(m) for m in ("verdict", "reason", "api", "answer")], ["reject", reason, name, answer])
+        expect(f"{name}: {reason}, in the log", [last.get(m) for m in ("verdict", "reason", "api", "answer")], ["reject", reason, kind.api, answer])
     return reads, places
 
 
 def check_format_1(kind):
-    """ministack sends the event of payload format 1.0 without its version, so that it cannot be told from a REST API's."""
+    """ministack sends the event of payload format 1.0 without its version, so that it cannot be told from a REST API's.
+
+    Who gets in is the same. What the backend gets is a REST API's answer, in which it finds nothing, and a rejection is an error.
+    """
+    expect(f"{kind.name}: no token", kind.call(kind.route)[0], 401)
     status = kind.call(kind.route, bearer(mint(READS)))[0]
-    if (decisions()[-1]["api"], status) != ("rest", 401):  # the backend finds nothing that is for an HTTP API
-        sys.exit("ministack tells payload format 1.0 now: check it as the other kinds")
+    last = decisions()[-1]
+    if (last["verdict"], last["api"], status) != ("allow", "rest", 401):
+        sys.exit(f"{kind.name}: ministack tells payload format 1.0 now: check it as the other kinds")
+    expect(f"{kind.name}: a rule that is not met", kind.call(kind.route, bearer(mint({"scope": "orders"})))[0], 403)
+    expect(f"{kind.name}: a foreign signature", kind.call(kind.route, bearer(mint(READS, foreign=True)))[0], kind.error)
+    expect(f"{kind.name}: a foreign signature, in the log", [decisions()[-1].get(m) for m in ("verdict", "reason")], ["reject", "signature"])
 
 
 def main():
@@ -170,9 +179,11 @@ def main():
         # ministack makes 500 of every error of these authorizers, where AWS makes 401 of Unauthorized for a WebSocket.
         Kind("http", ids["http"], "GET /orders", error=500, reject=403),
         Kind("websocket", ids["websocket"], "$connect", error=500, reject=500),
+        Kind("rest", ids["cdk-rest"], "GET /orders", error=401, reject=401, name="cdk-rest"),
     ]
     tokens = [check(kind) for kind in kinds]
-    check_format_1(Kind("http", ids["http1"], "GET /orders", error=500, reject=403))
+    for name in "http1", "cdk-http":
+        check_format_1(Kind("http", ids[name], "GET /orders", error=500, reject=403, name=name))
 
     admin("jwks", {"mode": "503"})
     until = time.monotonic() + 30
@@ -182,11 +193,11 @@ def main():
         time.sleep(0.2)
     before = len(decisions())
     for kind, (reads, places) in zip(kinds, tokens):
-        expect(f"{kind.api}: a new token in an outage", kind.call(kind.route, bearer(mint(READS)))[0], 500)
+        expect(f"{kind.name}: a new token in an outage", kind.call(kind.route, bearer(mint(READS)))[0], 500)
         if kind.api != "websocket":  # which has no cache
-            expect(f"{kind.api}: a cached policy in an outage", kind.call("GET /orders/18", bearer(reads)), (200, payload(reads)))
-            expect(f"{kind.api}: what it refuses", kind.call("POST /orders", bearer(reads))[0], 403)
-            expect(f"{kind.api}: the other one", kind.call("POST /orders", bearer(places)), (200, payload(places)))
+            expect(f"{kind.name}: a cached policy in an outage", kind.call("GET /orders/18", bearer(reads)), (200, payload(reads)))
+            expect(f"{kind.name}: what it refuses", kind.call("POST /orders", bearer(reads))[0], 403)
+            expect(f"{kind.name}: the other one", kind.call("POST /orders", bearer(places)), (200, payload(places)))
     expect("decisions in the outage", [(d["verdict"], d["api"], d["answer"]) for d in decisions()[before:]], [("fault", k.api, "error") for k in kinds])
     admin("jwks", {"mode": "ok"})
     sys.exit(len(wrong) > 0)

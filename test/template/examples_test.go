@@ -2,6 +2,7 @@ package template
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -110,6 +111,29 @@ func TestKindsOfAPI(t *testing.T) {
 	expression := strings.ReplaceAll(text(template(t), "Resources", "Api", "Properties", "Auth", "Authorizers", "ZuploJwt", "Identity", "ValidationExpression"), "'", "''")
 	if !strings.Contains(file(t, "docs/apis.md"), "ValidationExpression: '"+expression+"'\n") {
 		t.Error("docs/apis.md has another ValidationExpression than template.yaml")
+	}
+}
+
+// Whoever synthesises examples/cdk gets the same libraries, in this version exactly. What comes of it is tested by make cdk.
+func TestCDKIsPinned(t *testing.T) {
+	var manifest struct {
+		Dependencies, DevDependencies map[string]string
+	}
+	if err := json.Unmarshal([]byte(file(t, "examples/cdk/package.json")), &manifest); err != nil {
+		t.Fatal(err)
+	}
+	var lock struct {
+		Packages map[string]struct{ Version, Integrity string }
+	}
+	if err := json.Unmarshal([]byte(file(t, "examples/cdk/package-lock.json")), &lock); err != nil {
+		t.Fatal(err)
+	}
+	maps.Copy(manifest.Dependencies, manifest.DevDependencies)
+	equal(t, "dependencies", slices.Sorted(maps.Keys(manifest.Dependencies)), []string{"aws-cdk-lib", "constructs", "typescript"})
+	for name, version := range manifest.Dependencies {
+		if got := lock.Packages["node_modules/"+name]; got.Version != version || got.Integrity == "" {
+			t.Errorf("%s is %s in package.json and %v in package-lock.json", name, version, got)
+		}
 	}
 }
 
