@@ -1,4 +1,6 @@
 // A REST API and an HTTP API with an authorizer that is deployed elsewhere.
+//
+//   npm ci && npx aws-cdk@2 deploy --parameters AuthorizerArn=ARN
 import { App, CfnOutput, CfnParameter, Duration, LegacyStackSynthesizer, Stack } from 'aws-cdk-lib';
 import { EndpointType, LambdaIntegration, ResponseType, RestApi, TokenAuthorizer } from 'aws-cdk-lib/aws-apigateway';
 import { HttpApi, HttpMethod } from 'aws-cdk-lib/aws-apigatewayv2';
