@@ -109,7 +109,7 @@ HOST_ARCH = $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
 	cd $(@D) && sha256sum --check --quiet --strict $(CURDIR)/tools/dynamodb-local/sha256 && [ $$(ls | wc -l) = $$(wc -l <$(CURDIR)/tools/dynamodb-local/sha256) ]
 	touch $@
 
-judges: build .tools/judges-venv/installed test/judges/node_modules/installed ## what tools of others say: templates, tokens, policies, patterns
+judges: build cdk .tools/judges-venv/installed test/judges/node_modules/installed ## what tools of others say: templates, tokens, policies, patterns
 	@.tools/judges-venv/bin/python test/judges/templates.py
 	go test -count=1 -tags judges ./test/judges
 

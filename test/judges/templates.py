@@ -1,4 +1,4 @@
-"""Translates every SAM template as AWS would and has cfn-lint and checkov judge what comes of it.
+"""Translates every SAM template as AWS would and has cfn-lint and checkov judge what comes of it, and what the CDK made.
 
 Each template is translated with its defaults, with each parameter that steers a condition changed alone, and with every
 parameter changed. The results stay in build/judges/. A finding that test/judges/accepted.toml does not name fails the run,
@@ -46,13 +46,13 @@ def main():
 
 
 def templates():
-    """Returns template.yaml and the templates among the examples, and empties the folder for what becomes of them."""
+    """Returns template.yaml, the templates among the examples and the CDK's, and empties the folder for what becomes of them."""
     OUT.mkdir(parents=True, exist_ok=True)
     for old in OUT.glob("*.json"):
         old.unlink()
     is_template = re.compile(r"^(AWSTemplateFormatVersion|Transform|Resources):", re.MULTILINE)
     examples = [f for f in sorted((ROOT / "examples").rglob("*.y*ml")) if "node_modules" not in f.parts and is_template.search(f.read_text())]
-    return ["template.yaml", *(str(f.relative_to(ROOT)) for f in examples)]
+    return ["template.yaml", *(str(f.relative_to(ROOT)) for f in examples), "build/cdk/orders-cdk.template.json"]
 
 
 def parameter_sets(source):
