@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds a copy of this tree with sam build, deploys it into ministack with sam deploy, runs test/e2e/ against it, changes
-# parameters, types an operator's commands, deploys the examples of other stacks' APIs, of every kind, and deletes it all. Everything happens in a network namespace of its own: ministack listens on all
-# interfaces, and what is built must not need the network.
+# parameters, types an operator's commands, deploys the examples of other stacks' APIs, of every kind, and deletes it all.
+# Everything happens in a network namespace of its own: ministack listens on all interfaces, and what is built must not need
+# the network. What does need it, the CDK's template in build/cdk/, make cdk has made before.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . test/targets/lib.sh
