@@ -209,7 +209,7 @@ fleet: ## 200 to 1,500 environments with one table on a simulated clock, measure
 bench: ## benchmarks
 	go test -run '^$$' -bench . -benchmem ./internal/... ./authorizer
 
-compare: build test/bench/aws-jwt-verify/node_modules/installed ## the authorizer beside those written with other libraries, measured into docs/performance.md in under four minutes (ROUNDS=20)
+compare: build test/bench/aws-jwt-verify/node_modules/installed ## the authorizer beside those written with other libraries, measured into docs/performance.md in five to six minutes (ROUNDS=20)
 	@cd test/bench && for f in hello keyfunc oidc; do ../../tools/build.sh ../../build/bench/$$f/bootstrap ./$$f || exit 1; done
 	@go -C test/bench build -trimpath -buildvcs=false -o ../../build/bench/compare .
 	@go -C test/bench test ./...
