@@ -339,14 +339,8 @@ func decisions(ctx context.Context, h *lambdahost.Host, events [][]byte) (us flo
 func (b *bench) atShare(ctx context.Context, c contestant) error {
 	h := c.host(b.issuer, b.issuer.near)
 	defer h.Close()
-	if err := h.Start(ctx); err != nil {
-		return err
-	}
-	pid, err := only(h)
+	pid, err := b.startAtShare(ctx, h)
 	if err != nil {
-		return err
-	}
-	if err := b.share.add(pid); err != nil {
 		return err
 	}
 	defer b.share.leave(pid) // before it ends, which is work that the next one would pay for
@@ -358,6 +352,17 @@ func (b *bench) atShare(ctx context.Context, c contestant) error {
 		b.add(c, rested, ms(took))
 	}
 	return err
+}
+
+// startAtShare starts a process that has a share of the CPU as soon as INIT is over.
+func (b *bench) startAtShare(ctx context.Context, h *lambdahost.Host) (pid int, err error) {
+	if err := h.Start(ctx); err != nil {
+		return 0, err
+	}
+	if pid, err = only(h); err != nil {
+		return 0, err
+	}
+	return pid, b.share.add(pid)
 }
 
 // due measures a decision at a share of the CPU whose keys are due: it fetches them over TLS or, with a table, also reads it,
@@ -372,14 +377,8 @@ func (b *bench) due(ctx context.Context, c contestant, measure, table string) er
 	b.issuer.table.holds(set)
 	h := c.host(b.issuer, b.issuer.near)
 	defer h.Close()
-	if err := h.Start(ctx); err != nil {
-		return err
-	}
-	pid, err := only(h)
+	pid, err := b.startAtShare(ctx, h)
 	if err != nil {
-		return err
-	}
-	if err := b.share.add(pid); err != nil {
 		return err
 	}
 	defer b.share.leave(pid) // before it ends, which is work that the next one would pay for
