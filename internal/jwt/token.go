@@ -132,6 +132,7 @@ func tooDeep(data []byte) bool {
 
 // A header holds the members of a JOSE header that this package reads (RFC 7515 §4.1).
 type header struct {
+	members       []Member
 	alg, kid, typ string
 	hasTyp        bool
 	critical      bool // a crit or b64 member, whatever its value
@@ -142,6 +143,7 @@ func parseHeader(data []byte) (h header, err error) {
 	if !ok {
 		return h, reject(Malformed, JSON)
 	}
+	h.members = members
 	for _, m := range members {
 		switch m.Name {
 		case "alg":

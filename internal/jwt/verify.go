@@ -2,9 +2,6 @@ package jwt
 
 import (
 	"context"
-	"iter"
-	"maps"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -149,120 +146,54 @@ func (c *Claims) Find(name string) jsontext.Value {
 // Verify judges the value of the header that carries the token. The error is a *Rejection if the token is at fault,
 // and any other one if its keys could not be had. Checks come in the order of their cost; nothing is
 // asked of a KeySource for a token that a cheap check refuses.
-func (v *Verifier) Verify(ctx context.Context, value string) (t Token, err error) {
-	token, ok := credentials(value, v.Scheme)
-	if !ok {
-		return t, reject(Malformed, Form)
+func (v *Verifier) Verify(ctx context.Context, value string) (Token, error) {
+	e := examination{Verifier: v, value: value, now: v.Now()}
+	for _, c := range checks {
+		if err := c.pass(&e, ctx); err != nil {
+			return e.token, err
+		}
 	}
-	c, err := parseCompact(token)
-	if err != nil {
-		return t, err
-	}
-	h, err := parseHeader(c.header)
-	if err != nil {
-		return t, err
-	}
-	claims, err := parseClaims(c.payload)
-	if err != nil {
-		return t, err
-	}
-	now := v.Now()
-
-	// The header. Key material in it (jwk, jku, x5u, x5c) is never looked at: keys come from the issuer alone.
-	t.Kid = h.kid
-	alg := CanonicalAlgorithm(h.alg)
-	if !slices.Contains(v.Algorithms, alg) {
-		return t, reject(Algorithm, NoDetail)
-	}
-	t.Alg = alg
-	if h.kid == "" {
-		return t, reject(KeyID, NoDetail)
-	}
-	if h.critical {
-		return t, reject(Malformed, Crit)
-	}
-	if h.hasTyp && !isJWT(h.typ) {
-		return t, reject(Malformed, Typ)
-	}
-
-	// Yet unverified: this only spares the rest for tokens that cannot pass.
-	issuer, ok := v.Issuers[claims.issuer]
-	if !ok {
-		return t, reject(Issuer, hint([]string{claims.issuer}, maps.Keys(v.Issuers)))
-	}
-	t.Issuer = claims.issuer
-	if !before(now, claims.expiry+v.Leeway.Seconds()) {
-		return t, reject(Expired, NoDetail)
-	}
-
-	fit, known, err := issuer.Keys.Keys(ctx, h.kid, alg)
-	switch {
-	case err != nil:
-		return t, err
-	case !known:
-		return t, reject(UnknownKey, NoDetail)
-	case len(fit) == 0:
-		return t, reject(UnfitKey, NoDetail)
-	}
-	signed := []byte(c.signed)
-	if !slices.ContainsFunc(fit, func(k Key) bool { return k(signed, c.signature) }) {
-		return t, reject(Signature, NoDetail)
-	}
-
-	if err := v.checkClaims(&claims, issuer.Audiences, now); err != nil {
-		return t, err
-	}
-	claims.Encoded = c.encoded
-	t.Claims = claims
-	t.Expires = claims.expiry + v.Leeway.Seconds()
-	if v.MaxTokenAge > 0 {
-		t.Expires = math.Min(t.Expires, claims.issuedAt+(v.MaxTokenAge+v.Leeway).Seconds())
-	}
-	return t, nil
+	return e.verified(), nil
 }
 
-// checkClaims returns why verified claims are refused at now, or nothing (RFC 7519 §4.1).
-func (v *Verifier) checkClaims(c *Claims, audiences []string, now time.Time) error {
-	leeway := v.Leeway.Seconds()
-	switch {
-	case before(now, c.notBefore-leeway):
-		return reject(NotYetValid, NoDetail)
-	case before(now, c.issuedAt-leeway):
-		return reject(NotYetValid, NoDetail)
-	case len(audiences) > 0 && !slices.ContainsFunc(c.audience, func(a string) bool { return slices.Contains(audiences, a) }):
-		return reject(Audience, hint(c.audience, slices.Values(audiences)))
-	case v.MaxTokenAge > 0 && !before(now, c.issuedAt+v.MaxTokenAge.Seconds()+leeway):
-		return reject(TooOld, NoDetail)
+// An Examination is what all checks say of a token, also those behind one that refused it.
+type Examination struct {
+	Findings       []Finding // in Verify's order; without checks that those before left nothing to check
+	Header, Claims []Member  // as far as they could be read, and whether verified or not
+	Token          Token     // as from Verify
+}
+
+// A Finding is what one check says: nothing, or the error that Verify would return if it came so far.
+type Finding struct {
+	Check string
+	Err   error
+}
+
+// Err is the error that Verify returns.
+func (e *Examination) Err() error {
+	for _, f := range e.Findings {
+		if f.Err != nil {
+			return f.Err
+		}
 	}
 	return nil
 }
 
-// hint says how close a claim's values come to what is accepted, of which they have none.
-func hint(values []string, accepted iter.Seq[string]) Detail {
-	if strings.Join(values, "") == "" {
-		return Absent
-	}
-	detail := NoDetail
-	for want := range accepted {
-		for _, value := range values {
-			switch value, want := strings.TrimSuffix(value, "/"), strings.TrimSuffix(want, "/"); {
-			case value == want:
-				return TrailingSlash
-			case strings.EqualFold(value, want):
-				detail = Case
-			}
+// Examine judges a token as Verify does, but goes on where that stops.
+func (v *Verifier) Examine(ctx context.Context, value string) (all Examination) {
+	e := examination{Verifier: v, value: value, now: v.Now()}
+	passed := map[string]bool{}
+	for _, c := range checks {
+		if slices.ContainsFunc(c.after, func(name string) bool { return !passed[name] }) {
+			continue
 		}
+		err := c.pass(&e, ctx)
+		passed[c.name] = err == nil
+		all.Findings = append(all.Findings, Finding{c.name, err})
 	}
-	return detail
-}
-
-// isJWT reports whether typ is a media type of ours, in any case and with or without the application
-// prefix (RFC 7515 §4.1.9, RFC 9068 §2.1).
-func isJWT(typ string) bool {
-	return slices.ContainsFunc([]string{"JWT", "application/jwt", "at+jwt", "application/at+jwt"},
-		func(t string) bool { return strings.EqualFold(typ, t) })
-}
-
-func before(now time.Time, seconds float64) bool {
-	return float64(now.UnixNano())/1e9 < seconds
+	all.Header, all.Claims, all.Token = e.header.members, e.claims.Members, e.token
+	if all.Err() == nil {
+		all.Token = e.verified()
+	}
+	return all
 }
