@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"zuplo-lambda-authorizer/internal/config"
 )
 
 // doors are the kinds of events, by names of their own, and the API that the log has for each.
@@ -314,7 +316,7 @@ func TestTokenTwice(t *testing.T) {
 		if line["verdict"] != "reject" || line["reason"] != "malformed" || line["alg"] != nil || line["issuer"] != nil || bytes.Contains(text, []byte("Allow")) {
 			t.Errorf("%s: %s, %v, log %v", name, text, err, line)
 		}
-		if denied := bytes.Contains(text, []byte(`"Deny"`)); denied != strings.HasPrefix(name, "http") || denied == (err == errUnauthorized) {
+		if denied := bytes.Contains(text, []byte(`"Deny"`)); denied != strings.HasPrefix(name, "http") || denied == (err == config.ErrUnauthorized) {
 			t.Errorf("%s: %s, %v", name, text, err)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"zuplo-lambda-authorizer/internal/config"
 )
 
 // The event files name their verdict: allow-ALG, reject-REASON, reject-REASON-DETAIL, fault-WHY, and at the end the kind of event,
@@ -20,7 +22,7 @@ func TestEventFiles(t *testing.T) {
 	must(err)
 	var env struct{ AuthorizerFunction map[string]string }
 	must(json.Unmarshal(text, &env))
-	c, err := readConfig(func(name string) string { return env.AuthorizerFunction[name] })
+	c, err := config.Read(func(name string) string { return env.AuthorizerFunction[name] })
 	if err != nil {
 		t.Fatal(err)
 	}

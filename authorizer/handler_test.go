@@ -30,6 +30,7 @@ import (
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	golangjwt "github.com/golang-jwt/jwt/v5"
 
+	"zuplo-lambda-authorizer/internal/config"
 	"zuplo-lambda-authorizer/internal/jwt"
 )
 
@@ -155,7 +156,7 @@ func newStand(t testing.TB, env map[string]string) *stand {
 		srv.Close()
 	})
 	s.issuer = srv.URL
-	c, err := readConfig(func(name string) string {
+	c, err := config.Read(func(name string) string {
 		switch v, ok := env[name]; {
 		case ok:
 			return v
@@ -530,7 +531,7 @@ func TestKeyThatCannotBeUsed(t *testing.T) {
 		t.Errorf("the log lacks %s: %s", want, log)
 	}
 	_, line, err := s.invoke(t, event(sign("ES256", `{"alg":"ES256","kid":"short"}`, s.claims(""))))
-	if err != errUnauthorized || line["reason"] != "key" || line["alg"] != "ES256" || s.asked != 1 {
+	if err != config.ErrUnauthorized || line["reason"] != "key" || line["alg"] != "ES256" || s.asked != 1 {
 		t.Errorf("%v after %d requests, log %v", err, s.asked, line)
 	}
 }

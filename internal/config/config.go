@@ -1,4 +1,6 @@
-package main
+// Package config reads the authorizer's variables, once, and builds from them what judges and answers, so that all who judge
+// tokens start from the same.
+package config
 
 import (
 	"cmp"
@@ -22,77 +24,77 @@ import (
 	"zuplo-lambda-authorizer/internal/rules"
 )
 
-// A config is the authorizer's configuration. All of it comes from the environment, once.
-type config struct {
-	issuers        []issuerConfig
-	algorithms     []string
-	leeway         time.Duration
-	maxTokenAge    time.Duration // 0: not checked
-	principalClaim string
-	header, scheme string     // of the token; no scheme: the header holds the bare token
-	rules          *rules.Set // nil: a good token may go everywhere
-	rulesWarnings  []string
-	rulesLog       bool // rules are told of in the log, and not enforced
-	explicitDeny   bool
-	ttl, maxStale  time.Duration
-	policyExpiry   bool
-	table          *jwkstable.Table // nil: keys are not shared
-	unshared       error            // why they are not, although a table is named
-	logLevel       slog.Level
+// A Config is the authorizer's configuration. All of it comes from the environment, once.
+type Config struct {
+	Issuers        []Issuer
+	Algorithms     []string
+	Leeway         time.Duration
+	MaxTokenAge    time.Duration // 0: not checked
+	PrincipalClaim string
+	Header, Scheme string     // of the token; no scheme: the header holds the bare token
+	Rules          *rules.Set // nil: a good token may go everywhere
+	RulesWarnings  []string
+	RulesLog       bool // rules are told of in the log, and not enforced
+	ExplicitDeny   bool
+	TTL, MaxStale  time.Duration
+	PolicyExpiry   bool
+	Table          *jwkstable.Table // nil: keys are not shared
+	Unshared       error            // why they are not, although a table is named
+	LogLevel       slog.Level
 }
 
-// An issuerConfig is one value of iss and where its keys are: fetched from jwksURI, or pinned.
-type issuerConfig struct {
-	name, jwksURI string
-	audiences     []string // none: aud is not checked
-	pinned        *jwks.Pinned
-	skipped       []jwks.Skipped // of the pinned set
+// An Issuer is one value of iss and where its keys are: fetched from JWKSURI, or pinned.
+type Issuer struct {
+	Name, JWKSURI string
+	Audiences     []string // none: aud is not checked
+	Pinned        *jwks.Pinned
+	Skipped       []jwks.Skipped // of the pinned set
 }
 
-// readConfig reads the environment. Its error names every variable that is wrong, for a half-configured authorizer
+// Read reads the environment. Its error names every variable that is wrong, for a half-configured authorizer
 // must not answer. An empty variable counts as unset.
-func readConfig(getenv func(string) string) (config, error) {
+func Read(getenv func(string) string) (Config, error) {
 	r := reader{getenv: getenv}
-	c := config{
-		algorithms:     r.list("ALGORITHMS", strings.Join(jwt.Algorithms[:], ","), checkAlgorithm),
-		leeway:         r.duration("LEEWAY", "30s", 0, 5*time.Minute),
-		maxTokenAge:    r.duration("MAX_TOKEN_AGE", "0s", time.Second, 876000*time.Hour),
-		principalClaim: r.text("PRINCIPAL_CLAIM", "sub"),
-		ttl:            r.duration("JWKS_TTL", "5m", time.Second, 24*time.Hour),
-		policyExpiry:   r.choice("POLICY_EXPIRY", "on", "off") == "on",
-		header:         r.token("TOKEN_HEADER", "Authorization"),
-		scheme:         r.token("TOKEN_PREFIX", "Bearer"),
-		rulesLog:       r.choice("RULES_MODE", "enforce", "log") == "log",
-		explicitDeny:   r.choice("EXPLICIT_DENY", "off", "on") == "on",
+	c := Config{
+		Algorithms:     r.list("ALGORITHMS", strings.Join(jwt.Algorithms[:], ","), checkAlgorithm),
+		Leeway:         r.duration("LEEWAY", "30s", 0, 5*time.Minute),
+		MaxTokenAge:    r.duration("MAX_TOKEN_AGE", "0s", time.Second, 876000*time.Hour),
+		PrincipalClaim: r.text("PRINCIPAL_CLAIM", "sub"),
+		TTL:            r.duration("JWKS_TTL", "5m", time.Second, 24*time.Hour),
+		PolicyExpiry:   r.choice("POLICY_EXPIRY", "on", "off") == "on",
+		Header:         r.token("TOKEN_HEADER", "Authorization"),
+		Scheme:         r.token("TOKEN_PREFIX", "Bearer"),
+		RulesLog:       r.choice("RULES_MODE", "enforce", "log") == "log",
+		ExplicitDeny:   r.choice("EXPLICIT_DENY", "off", "on") == "on",
 	}
-	if strings.EqualFold(c.scheme, "none") {
-		c.scheme = ""
+	if strings.EqualFold(c.Scheme, "none") {
+		c.Scheme = ""
 	}
 	if text := getenv("RULES"); text != "" {
 		var err error
-		c.rules, c.rulesWarnings, err = rules.Compile(text)
+		c.Rules, c.RulesWarnings, err = rules.Compile(text)
 		r.wrong("RULES", err)
 	}
-	least := c.ttl
+	least := c.TTL
 	if getenv("JWKS_TABLE") != "" { // renewing keys may have to wait for the fleet
 		least += fleet.Reserve
 	}
-	c.maxStale = r.duration("JWKS_MAX_STALE", max(24*time.Hour, least).String(), least, 7*24*time.Hour)
-	for i, alg := range c.algorithms {
-		c.algorithms[i] = jwt.CanonicalAlgorithm(alg)
+	c.MaxStale = r.duration("JWKS_MAX_STALE", max(24*time.Hour, least).String(), least, 7*24*time.Hour)
+	for i, alg := range c.Algorithms {
+		c.Algorithms[i] = jwt.CanonicalAlgorithm(alg)
 	}
-	_ = c.logLevel.UnmarshalText([]byte(r.choice("LOG_LEVEL", "INFO", "DEBUG", "WARN", "ERROR"))) // all are names of slog's
+	_ = c.LogLevel.UnmarshalText([]byte(r.choice("LOG_LEVEL", "INFO", "DEBUG", "WARN", "ERROR"))) // all are names of slog's
 
 	if getenv("ISSUERS") != "" {
-		c.issuers = r.issuers()
+		c.Issuers = r.issuers()
 	} else {
-		c.issuers = r.issuer()
+		c.Issuers = r.issuer()
 	}
 	if name := getenv("JWKS_TABLE"); name != "" {
 		if err := jwkstable.CheckName(name); err != nil {
 			r.wrong("JWKS_TABLE", err)
 		} else {
-			c.table, c.unshared = jwkstable.New(getenv, name)
+			c.Table, c.Unshared = jwkstable.New(getenv, name)
 		}
 	}
 	return c, errors.Join(r.errs...)
@@ -126,7 +128,7 @@ func (r *reader) token(name, byDefault string) string {
 const tokenCharacters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.!#$%&'*+^`|~"
 
 // issuer reads ISSUER and what goes with it: each has the same audiences.
-func (r *reader) issuer() (all []issuerConfig) {
+func (r *reader) issuer() (all []Issuer) {
 	names, audiences := r.list("ISSUER", "", checkIssuer), r.list("AUDIENCE", "", nil)
 	if r.getenv("ISSUER") == "" {
 		r.wrong("ISSUER", errors.New("required, or ISSUERS: the issuer's URL, as https://DEPLOYMENT.zuplo.app/__zuplo/issuer"))
@@ -141,7 +143,7 @@ func (r *reader) issuer() (all []issuerConfig) {
 	}
 	for _, name := range names {
 		i, uri, set := newIssuer(name, r.getenv("JWKS_URI"), r.getenv("JWKS"))
-		i.audiences = audiences
+		i.Audiences = audiences
 		if len(all) == 0 {
 			r.wrong("JWKS_URI", uri)
 			r.wrong("JWKS", set)
@@ -153,20 +155,20 @@ func (r *reader) issuer() (all []issuerConfig) {
 
 // newIssuer makes an issuer of its name and of where its keys are: at uri, in set, or where issuers put them. It returns what is
 // wrong with either.
-func newIssuer(name, uri, set string) (i issuerConfig, wrongURI, wrongSet error) {
-	i.name, i.jwksURI = name, cmp.Or(uri, strings.TrimSuffix(name, "/")+"/.well-known/jwks.json")
+func newIssuer(name, uri, set string) (i Issuer, wrongURI, wrongSet error) {
+	i.Name, i.JWKSURI = name, cmp.Or(uri, strings.TrimSuffix(name, "/")+"/.well-known/jwks.json")
 	if uri != "" {
 		wrongURI = issuer.CheckURL(uri)
 	}
 	if set != "" {
-		i.pinned, i.skipped, wrongSet = jwks.NewPinned([]byte(set))
+		i.Pinned, i.Skipped, wrongSet = jwks.NewPinned([]byte(set))
 	}
 	return i, wrongURI, wrongSet
 }
 
 // issuers reads ISSUERS, JSON: each has audiences of its own. What is wrong is told by the issuer's number, from 1, and the
 // member.
-func (r *reader) issuers() (all []issuerConfig) {
+func (r *reader) issuers() (all []Issuer) {
 	for _, other := range []string{"ISSUER", "JWKS_URI", "JWKS", "AUDIENCE"} {
 		if r.getenv(other) != "" {
 			r.wrong("ISSUERS", fmt.Errorf("not together with %s", other))
@@ -217,7 +219,7 @@ func (r *reader) issuers() (all []issuerConfig) {
 		case name != "":
 			wrong("issuer", checkIssuer(name))
 		}
-		if slices.ContainsFunc(all, func(other issuerConfig) bool { return name != "" && other.name == name }) {
+		if slices.ContainsFunc(all, func(other Issuer) bool { return name != "" && other.Name == name }) {
 			wrong("issuer", errors.New("stands twice in the list"))
 		}
 		i, wrongURI, wrongSet := newIssuer(name, uri, string(raw["jwks"]))
@@ -226,7 +228,7 @@ func (r *reader) issuers() (all []issuerConfig) {
 		if uri != "" && raw["jwks"] != nil {
 			wrong("jwks", errors.New("not together with jwks_uri"))
 		}
-		i.audiences = audiences
+		i.Audiences = audiences
 		all = append(all, i)
 	}
 	return all

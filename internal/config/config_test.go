@@ -1,9 +1,8 @@
-package main
+package config
 
 import (
 	"bytes"
 	"encoding/json"
-	"io"
 	"log/slog"
 	"maps"
 	"reflect"
@@ -23,8 +22,8 @@ const (
 	secretSet = `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"}]}`
 )
 
-func read(env map[string]string) (config, error) {
-	return readConfig(func(name string) string { return env[name] })
+func read(env map[string]string) (Config, error) {
+	return Read(func(name string) string { return env[name] })
 }
 
 func TestDefaults(t *testing.T) {
@@ -33,17 +32,17 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := config{
-		issuers:        []issuerConfig{{name: "https://i.example/__zuplo/issuer", jwksURI: "https://i.example/__zuplo/issuer/.well-known/jwks.json"}},
-		header:         "Authorization",
-		scheme:         "Bearer",
-		algorithms:     jwt.Algorithms[:],
-		leeway:         30 * time.Second,
-		principalClaim: "sub",
-		ttl:            5 * time.Minute,
-		maxStale:       24 * time.Hour,
-		policyExpiry:   true,
-		logLevel:       slog.LevelInfo,
+	want := Config{
+		Issuers:        []Issuer{{Name: "https://i.example/__zuplo/issuer", JWKSURI: "https://i.example/__zuplo/issuer/.well-known/jwks.json"}},
+		Header:         "Authorization",
+		Scheme:         "Bearer",
+		Algorithms:     jwt.Algorithms[:],
+		Leeway:         30 * time.Second,
+		PrincipalClaim: "sub",
+		TTL:            5 * time.Minute,
+		MaxStale:       24 * time.Hour,
+		PolicyExpiry:   true,
+		LogLevel:       slog.LevelInfo,
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("%+v, want %+v", c, want)
@@ -52,15 +51,15 @@ func TestDefaults(t *testing.T) {
 
 func TestVariables(t *testing.T) {
 	t.Parallel()
-	type got func(c config) any
-	leeway := func(c config) any { return c.leeway }
-	ttl := func(c config) any { return c.ttl }
-	stale := func(c config) any { return c.maxStale }
-	age := func(c config) any { return c.maxTokenAge }
-	uris := func(c config) any {
+	type got func(c Config) any
+	leeway := func(c Config) any { return c.Leeway }
+	ttl := func(c Config) any { return c.TTL }
+	stale := func(c Config) any { return c.MaxStale }
+	age := func(c Config) any { return c.MaxTokenAge }
+	uris := func(c Config) any {
 		var all []string
-		for _, i := range c.issuers {
-			all = append(all, i.name+" "+i.jwksURI)
+		for _, i := range c.Issuers {
+			all = append(all, i.Name+" "+i.JWKSURI)
 		}
 		return all
 	}
@@ -75,35 +74,35 @@ func TestVariables(t *testing.T) {
 		{"ISSUER=https://Own.example/A", uris, []string{"https://Own.example/A https://Own.example/A/.well-known/jwks.json"}},
 		{"ISSUER=http://localhost:9000", uris, []string{"http://localhost:9000 http://localhost:9000/.well-known/jwks.json"}},
 		{"JWKS_URI=https://keys.example/k?v=1", uris, []string{"https://i.example https://keys.example/k?v=1"}},
-		{"AUDIENCE=a,b", func(c config) any { return c.issuers[0].audiences }, []string{"a", "b"}},
-		{"ALGORITHMS=ES256,Ed25519", func(c config) any { return c.algorithms }, []string{"ES256", "EdDSA"}},
+		{"AUDIENCE=a,b", func(c Config) any { return c.Issuers[0].Audiences }, []string{"a", "b"}},
+		{"ALGORITHMS=ES256,Ed25519", func(c Config) any { return c.Algorithms }, []string{"ES256", "EdDSA"}},
 		{"LEEWAY=0s", leeway, time.Duration(0)},
 		{"LEEWAY=0", leeway, time.Duration(0)},
 		{"LEEWAY=5m", leeway, 5 * time.Minute},
 		{"MAX_TOKEN_AGE=1s", age, time.Second},
 		{"MAX_TOKEN_AGE=1h30m", age, 90 * time.Minute},
 		{"MAX_TOKEN_AGE=876000h", age, 876000 * time.Hour},
-		{"PRINCIPAL_CLAIM=client_id", func(c config) any { return c.principalClaim }, "client_id"},
+		{"PRINCIPAL_CLAIM=client_id", func(c Config) any { return c.PrincipalClaim }, "client_id"},
 		{"JWKS_TTL=1s", ttl, time.Second},
 		{"JWKS_TTL=24h", ttl, 24 * time.Hour},
 		{"JWKS_TTL=24h", stale, 24 * time.Hour},
 		{"JWKS_MAX_STALE=168h", stale, 7 * 24 * time.Hour},
 		{"JWKS_TTL=10s JWKS_MAX_STALE=10s", stale, 10 * time.Second},
-		{"POLICY_EXPIRY=off", func(c config) any { return c.policyExpiry }, false},
-		{"POLICY_EXPIRY=on", func(c config) any { return c.policyExpiry }, true},
-		{"LOG_LEVEL=DEBUG", func(c config) any { return c.logLevel }, slog.LevelDebug},
-		{"LOG_LEVEL=WARN", func(c config) any { return c.logLevel }, slog.LevelWarn},
-		{"LOG_LEVEL=ERROR", func(c config) any { return c.logLevel }, slog.LevelError},
-		{"TOKEN_HEADER=X-Token", func(c config) any { return c.header }, "X-Token"},
-		{"TOKEN_PREFIX=Token", func(c config) any { return c.scheme }, "Token"},
-		{"TOKEN_PREFIX=none", func(c config) any { return c.scheme }, ""},
-		{`RULES=[{"routes":["$connect"]}]`, func(c config) any { return c.rules.Routes("a", true) }, []string{"$connect"}},
-		{"RULES=", func(c config) any { return c.rules == nil }, true},
-		{"RULES_MODE=log", func(c config) any { return c.rulesLog }, true},
-		{"RULES_MODE=enforce", func(c config) any { return c.rulesLog }, false},
-		{"EXPLICIT_DENY=on", func(c config) any { return c.explicitDeny }, true},
-		{"EXPLICIT_DENY=off", func(c config) any { return c.explicitDeny }, false},
-		{"JWKS=" + goodSet, func(c config) any { return c.issuers[0].pinned != nil }, true},
+		{"POLICY_EXPIRY=off", func(c Config) any { return c.PolicyExpiry }, false},
+		{"POLICY_EXPIRY=on", func(c Config) any { return c.PolicyExpiry }, true},
+		{"LOG_LEVEL=DEBUG", func(c Config) any { return c.LogLevel }, slog.LevelDebug},
+		{"LOG_LEVEL=WARN", func(c Config) any { return c.LogLevel }, slog.LevelWarn},
+		{"LOG_LEVEL=ERROR", func(c Config) any { return c.LogLevel }, slog.LevelError},
+		{"TOKEN_HEADER=X-Token", func(c Config) any { return c.Header }, "X-Token"},
+		{"TOKEN_PREFIX=Token", func(c Config) any { return c.Scheme }, "Token"},
+		{"TOKEN_PREFIX=none", func(c Config) any { return c.Scheme }, ""},
+		{`RULES=[{"routes":["$connect"]}]`, func(c Config) any { return c.Rules.Routes("a", true) }, []string{"$connect"}},
+		{"RULES=", func(c Config) any { return c.Rules == nil }, true},
+		{"RULES_MODE=log", func(c Config) any { return c.RulesLog }, true},
+		{"RULES_MODE=enforce", func(c Config) any { return c.RulesLog }, false},
+		{"EXPLICIT_DENY=on", func(c Config) any { return c.ExplicitDeny }, true},
+		{"EXPLICIT_DENY=off", func(c Config) any { return c.ExplicitDeny }, false},
+		{"JWKS=" + goodSet, func(c Config) any { return c.Issuers[0].Pinned != nil }, true},
 	} {
 		env := map[string]string{"ISSUER": "https://i.example"}
 		for pair := range strings.FieldsSeq(c.env) {
@@ -243,17 +242,17 @@ func TestIssuersVariable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.issuers) != 3 || c.issuers[1].pinned == nil {
-		t.Fatalf("%+v", c.issuers)
+	if len(c.Issuers) != 3 || c.Issuers[1].Pinned == nil {
+		t.Fatalf("%+v", c.Issuers)
 	}
-	c.issuers[1].pinned = nil
-	want := []issuerConfig{
-		{name: "https://a.example", jwksURI: "https://keys.example/a", audiences: []string{"one", "two, and a comma"}},
-		{name: "https://b.example", jwksURI: "https://b.example/.well-known/jwks.json", audiences: []string{"three"}},
-		{name: "https://c.example/x/", jwksURI: "https://c.example/x/.well-known/jwks.json"},
+	c.Issuers[1].Pinned = nil
+	want := []Issuer{
+		{Name: "https://a.example", JWKSURI: "https://keys.example/a", Audiences: []string{"one", "two, and a comma"}},
+		{Name: "https://b.example", JWKSURI: "https://b.example/.well-known/jwks.json", Audiences: []string{"three"}},
+		{Name: "https://c.example/x/", JWKSURI: "https://c.example/x/.well-known/jwks.json"},
 	}
-	if !reflect.DeepEqual(c.issuers, want) {
-		t.Errorf("%+v, want %+v", c.issuers, want)
+	if !reflect.DeepEqual(c.Issuers, want) {
+		t.Errorf("%+v, want %+v", c.Issuers, want)
 	}
 }
 
@@ -318,10 +317,10 @@ func TestSharedTable(t *testing.T) {
 	for table, want := range map[string]bool{"": false, "keys": true} {
 		env["JWKS_TABLE"] = table
 		c, err := read(env)
-		if err != nil || (c.table != nil) != want {
-			t.Fatalf("JWKS_TABLE=%s: a table: %v, %v", table, c.table != nil, err)
+		if err != nil || (c.Table != nil) != want {
+			t.Fatalf("JWKS_TABLE=%s: a table: %v, %v", table, c.Table != nil, err)
 		}
-		for name, source := range newAuthorizer(c, io.Discard, time.Now).keys {
+		for name, source := range c.Keys(nil, slog.New(slog.DiscardHandler), slog.New(slog.DiscardHandler), time.Now) {
 			if _, got := source.(*keycache.Cache).Source.(*fleet.Fleet); got != want {
 				t.Errorf("JWKS_TABLE=%s, keys of %s: shared: %v", table, name, got)
 			}
@@ -335,8 +334,8 @@ func TestSharedTable(t *testing.T) {
 		}
 	}
 	maps.Copy(env, map[string]string{"JWKS_TTL": "24h", "JWKS_MAX_STALE": ""})
-	if c, err := read(env); err != nil || c.maxStale != 24*time.Hour+fleet.Reserve {
-		t.Errorf("by default keys of 24 h serve for %v, %v", c.maxStale, err)
+	if c, err := read(env); err != nil || c.MaxStale != 24*time.Hour+fleet.Reserve {
+		t.Errorf("by default keys of 24 h serve for %v, %v", c.MaxStale, err)
 	}
 	env["JWKS_TABLE"] = "no/table"
 	delete(env, "AWS_REGION")
@@ -357,7 +356,8 @@ func TestTableOutOfReach(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	source := newAuthorizer(c, &log, time.Now).keys["https://a.example"].(*keycache.Cache).Source
+	logger := slog.New(slog.NewJSONHandler(&log, nil))
+	source := c.Keys(nil, logger, logger, time.Now)["https://a.example"].(*keycache.Cache).Source
 	if _, alone := source.(issuer.Source); !alone {
 		t.Errorf("keys come from a %T", source)
 	}
