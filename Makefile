@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-store test-deploy test-sam test-aws aws-parameters build unit e2e e2e-store init-time judges judges-need cdk events build-AuthorizerFunction build-ProtectedFunction sam-build deploy forget-keys pin-keys unpin-keys set-parameter lint fuzz fleet bench compare cover clean
+.PHONY: help run test explain test-store test-deploy test-sam test-aws aws-parameters build unit e2e e2e-store init-time judges judges-need cdk events build-AuthorizerFunction build-ProtectedFunction sam-build deploy forget-keys pin-keys unpin-keys set-parameter lint fuzz fleet bench compare cover clean
 
 # SAM as make test-deploy and make test-sam have installed it, where there is no other.
 export PATH := $(PATH):$(CURDIR)/.tools/sam/bin
@@ -40,10 +40,15 @@ run: build $(if $(filter 1,$(STORE)),.tools/ministack/installed) ## the whole pa
 test: unit e2e ## unit tests with -race and coverage, then the end-to-end suite against the local stack
 	@echo "left out, for it is Go only: the shared store on a DynamoDB, make test-store STORE=ministack and STORE=dynamodb-local"
 
-build: ## both functions and the local stack, for this machine, in build/
+build: ## both functions, explain and the local stack, for this machine, in build/
 	@tools/build.sh build/authorizer/bootstrap ./authorizer
 	@tools/build.sh build/protected/bootstrap ./protected
+	@tools/build.sh build/explain ./explain
 	@tools/build.sh build/local ./local
+
+explain: ## why would the authorizer refuse this token? make explain < TOKEN, with its variables in the environment (FLAGS="-env FILE -route 'GET /orders'")
+	@tools/build.sh build/explain ./explain
+	@build/explain $(FLAGS)
 
 # The race detector needs cgo, and Go turns cgo off where it finds no C compiler.
 unit: build

@@ -33,5 +33,8 @@ func (p *Pinned) Keys(_ context.Context, kid, alg string) ([]Key, bool, error) {
 	return fit, known, nil
 }
 
+// Usable are the keys that can be used.
+func (p *Pinned) Usable() []Usable { return p.set.Usable() }
+
 // Age says that there is none.
 func (p *Pinned) Age() (time.Duration, bool) { return 0, false }

@@ -21,6 +21,7 @@ type Set struct {
 	hash    [sha256.Size]byte           // of the text that it came from
 	entries int                         // in that text
 	kids    []string                    // of those, each once
+	usable  []Usable                    // of those, in the text's order
 }
 
 // A Key reports whether signature is its own over signed.
@@ -38,11 +39,20 @@ func (s *Set) Keys(kid, alg string) (fit []Key, known bool) {
 // KeyIDs are the kids of the set in the order of its text, each once.
 func (s *Set) KeyIDs() []string { return s.kids }
 
+// Usable are the keys of the set that can be used, in the order of its text.
+func (s *Set) Usable() []Usable { return s.usable }
+
 // Len is how many keys the text holds, those that cannot be used included.
 func (s *Set) Len() int { return s.entries }
 
 // IsOf reports whether the set was read from text.
 func (s *Set) IsOf(text []byte) bool { return s != nil && s.hash == sha256.Sum256(text) }
+
+// A Usable is a key that can verify signatures of some algorithms.
+type Usable struct {
+	KeyType, KeyID string
+	Algorithms     []string
+}
 
 // A Skipped is a key that the set holds and that cannot be used.
 type Skipped struct{ KeyType, KeyID, Why string }
@@ -68,7 +78,6 @@ func Parse(text []byte) (*Set, []Skipped, error) {
 	}
 	set := &Set{keys: make(map[string]map[string][]Key, len(raws)), hash: sha256.Sum256(text), entries: len(raws)}
 	var skipped []Skipped
-	usable := 0
 	for _, raw := range raws {
 		k := judge(raw)
 		if set.keys[k.id] == nil {
@@ -81,14 +90,14 @@ func Parse(text []byte) (*Set, []Skipped, error) {
 			skipped = append(skipped, Skipped{ForLog(k.kty), ForLog(k.id), k.why})
 			continue
 		}
-		usable++
+		set.usable = append(set.usable, Usable{k.kty, k.id, k.algorithms})
 		for _, alg := range k.algorithms {
 			if same := set.keys[k.id][alg]; len(same) < maxSameKid {
 				set.keys[k.id][alg] = append(same, verifying(alg, k.public))
 			}
 		}
 	}
-	if len(raws) > 0 && usable == 0 {
+	if len(raws) > 0 && len(set.usable) == 0 {
 		return nil, skipped, fmt.Errorf("none of its %d keys is usable; the first is a %w", len(raws), skipped[0])
 	}
 	return set, skipped, nil
