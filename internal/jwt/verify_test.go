@@ -6,6 +6,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"math"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,6 +63,61 @@ func verifier(s *source) *Verifier {
 		Algorithms: []string{"EdDSA", "ES256"},
 		Leeway:     30 * time.Second,
 		Now:        func() time.Time { return time.Unix(now, 0) },
+	}
+}
+
+// agrees holds that Examine says what Verify has said.
+func agrees(t *testing.T, v *Verifier, value string, want error) {
+	t.Helper()
+	if all := v.Examine(t.Context(), value); !reflect.DeepEqual(all.Err(), want) {
+		t.Errorf("Examine says %v, Verify %v", all.Err(), want)
+	} else if want == nil && all.Token.Claims.JSON == nil {
+		t.Error("Examine has no verified token")
+	} else if want != nil && all.Token.Claims.JSON != nil {
+		t.Error("Examine has verified claims of a token that is refused")
+	}
+}
+
+// Examine goes on where Verify stops, except where there is nothing to check.
+func TestExamine(t *testing.T) {
+	t.Parallel()
+	const all = "form header payload alg kid crit typ iss exp key signature nbf iat aud age"
+	without := func(names string) string {
+		left := slices.DeleteFunc(strings.Fields(all), func(name string) bool { return slices.Contains(strings.Fields(names), name) })
+		return strings.Join(left, " ")
+	}
+	for _, c := range []struct{ name, header, payload, checks, fail string }{
+		{"good", goodHeader, goodClaims, all, ""},
+		{"form", "", goodClaims, "form", "form"},
+		{"header", `[]`, goodClaims, without("alg kid crit typ key signature"), "header"},
+		{"payload", goodHeader, `{"iss":7}`, without("iss exp key signature nbf iat aud age"), "payload"},
+		{"alg", `{"alg":"HS256","kid":"k1"}`, goodClaims, all, "alg"},
+		{"kid", `{"alg":"EdDSA"}`, goodClaims, without("key signature"), "kid"},
+		{"iss", goodHeader, strings.Replace(goodClaims, "issuer", "other", 1), without("key signature aud"), "iss"},
+		{"key", `{"alg":"EdDSA","kid":"k2"}`, goodClaims, without("signature"), "key"},
+		{"everything else", `{"alg":"EdDSA","kid":"k1","typ":"x","crit":[]}`, `{"iss":"https://issuer.example","nbf":9e9,"iat":9e9}`, all, "crit typ exp nbf iat aud"},
+	} {
+		var checks, fail []string
+		found := verifier(&source{}).Examine(t.Context(), "Bearer "+sign(t, c.header, c.payload))
+		for _, f := range found.Findings {
+			checks = append(checks, f.Check)
+			if f.Err != nil {
+				fail = append(fail, f.Check)
+			}
+		}
+		if strings.Join(checks, " ") != c.checks || strings.Join(fail, " ") != c.fail {
+			t.Errorf("%s: of %v fail %v, want %s of %s", c.name, checks, fail, c.fail, c.checks)
+		}
+		if read := c.name != "form" && c.name != "header"; read != (found.Header != nil) {
+			t.Errorf("%s: members of the header %v", c.name, found.Header)
+		}
+	}
+	v := verifier(&source{})
+	v.MaxTokenAge, v.Leeway = time.Second, 0
+	for _, f := range v.Examine(t.Context(), "Bearer "+sign(t, goodHeader, goodClaims)).Findings {
+		if (f.Err != nil) != (f.Check == "age") {
+			t.Errorf("of a token that is too old alone, %s: %v", f.Check, f.Err)
+		}
 	}
 }
 
@@ -202,6 +259,7 @@ func TestVerify(t *testing.T) {
 			if (s.asked > 0) != c.fetched {
 				t.Errorf("keys were asked for: %v, want %v", s.asked > 0, c.fetched)
 			}
+			agrees(t, v, "Bearer "+sign(t, c.header, c.payload), err)
 		})
 	}
 }
@@ -255,6 +313,7 @@ func TestVerifyForm(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			_, err := verifier(&source{}).Verify(t.Context(), c.value)
+			agrees(t, verifier(&source{}), c.value, err)
 			var r *Rejection
 			if errors.As(err, &r); c.want == NoDetail && err != nil || c.want != NoDetail && (r == nil || *r != Rejection{Malformed, c.want}) {
 				t.Errorf("got %v, want %q", err, c.want)
@@ -282,6 +341,7 @@ func TestScheme(t *testing.T) {
 		v := verifier(&source{})
 		v.Scheme = c.scheme
 		got, err := v.Verify(t.Context(), c.value)
+		agrees(t, v, c.value, err)
 		if (err == nil) != c.allowed || err != nil && *err.(*Rejection) != (Rejection{Malformed, Form}) {
 			t.Errorf("scheme %q, value %.12q: %v", c.scheme, c.value, err)
 		}
@@ -305,6 +365,7 @@ func TestAudiencesOfAnIssuer(t *testing.T) {
 	} {
 		payload := strings.NewReplacer("issuer.example", claims[0]+".example", `"us"`, `"`+claims[1]+`"`).Replace(goodClaims)
 		_, err := v.Verify(t.Context(), "Bearer "+sign(t, goodHeader, payload))
+		agrees(t, v, "Bearer "+sign(t, goodHeader, payload), err)
 		if r, _ := err.(*Rejection); (err == nil) != allowed || err != nil && r.Reason != Audience {
 			t.Errorf("%v: %v", claims, err)
 		}
@@ -315,6 +376,8 @@ func TestVerifyKeys(t *testing.T) {
 	t.Parallel()
 	token := "Bearer " + sign(t, goodHeader, goodClaims)
 	outage := errors.New("outage")
+	agrees(t, verifier(&source{err: outage}), token, outage)
+	agrees(t, verifier(&source{none: true}), token, reject(UnfitKey, NoDetail))
 	if _, err := verifier(&source{err: outage}).Verify(t.Context(), token); !errors.Is(err, outage) {
 		t.Errorf("no keys to be had: got %v, want the key source's error", err)
 	}
@@ -435,6 +498,7 @@ func TestTimesAreExact(t *testing.T) {
 					c.with(v)
 				}
 				_, err := v.Verify(t.Context(), token)
+				agrees(t, v, token, err)
 				var r *Rejection
 				if errors.As(err, &r); want == "" && err != nil || want != "" && (r == nil || r.Reason != want) {
 					t.Errorf("%v from the limit: %v, want %q", at, err, want)
