@@ -199,10 +199,10 @@ func TestEveryVariableIsAParameter(t *testing.T) {
 	maps.Copy(want, conditional)
 	equal(t, "condition Pinned", at(tmpl, "Conditions", "Pinned"), given("Jwks"))
 
-	literals := literalsOf(t, "authorizer")
+	literals := literalsOf(t, "internal/config")
 	for name := range want {
 		if !literals[name] {
-			t.Errorf("authorizer/ never names %s", name)
+			t.Errorf("internal/config never names %s", name)
 		}
 	}
 	// What others read is absent unless it is given.
