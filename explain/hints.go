@@ -62,9 +62,9 @@ func cleaned(value, header, scheme string) (clean string, wrong []string) {
 	return clean, wrong
 }
 
-// form explains what is wrong with the header's value as a whole.
-func (e *explainer) form(value string, err error) check {
-	c := check{Check: "form", Expected: "three parts of base64url, at most 8,192 bytes"}
+// form explains what is wrong with the header's value as a whole, and returns what was probably meant.
+func (e *explainer) form(value string, err error) (c check, clean string) {
+	c = check{Check: "form", Expected: "three parts of base64url, at most 8,192 bytes"}
 	if e.config.Scheme != "" {
 		c.Expected = e.config.Scheme + ", one space, " + c.Expected
 	}
@@ -105,13 +105,13 @@ func (e *explainer) form(value string, err error) check {
 		}
 	}
 	c.Hint = strings.Join(wrong, "; ")
-	return c
+	return c, clean
 }
 
 // A token is what could be read of one, for display.
 type token struct {
 	*explainer
-	header, claims  []jwt.Member
+	header, claims  jwt.Members
 	parts           [2]string // header and payload, decoded
 	size            int
 	issuer          config.Issuer // that it names, or means
@@ -130,24 +130,14 @@ func (e *explainer) read(value string, found jwt.Examination) token {
 			t.parts[n] = string(text)
 		}
 	}
-	t.expiry, t.issued = number(find(t.claims, "exp")), number(find(t.claims, "iat"))
-	t.alg, t.kid, t.named = text(find(t.header, "alg")), text(find(t.header, "kid")), text(find(t.claims, "iss"))
+	t.expiry, t.issued = number(t.claims.Find("exp")), number(t.claims.Find("iat"))
+	t.alg, t.kid, t.named = text(t.header.Find("alg")), text(t.header.Find("kid")), text(t.claims.Find("iss"))
 	for _, i := range e.config.Issuers {
 		if i.Name == t.named {
 			t.issuer = i
 		}
 	}
 	return t
-}
-
-// find is the value of a member, nil if there is none.
-func find(members []jwt.Member, name string) jsontext.Value {
-	for _, m := range members {
-		if m.Name == name {
-			return m.Value
-		}
-	}
-	return nil
 }
 
 // text is the text of a JSON string, else nothing.
@@ -165,8 +155,8 @@ func number(v jsontext.Value) float64 {
 }
 
 // member shows a member and its value.
-func member(members []jwt.Member, name string) string {
-	v := find(members, name)
+func member(members jwt.Members, name string) string {
+	v := members.Find(name)
 	if v == nil {
 		return "absent"
 	}
@@ -256,26 +246,25 @@ func (t token) explain(f jwt.Finding) (c check) {
 }
 
 // object says what is wrong with the JSON of a part, or which of the members that are read has a wrong type.
-func object(part string, members []jwt.Member, detail jwt.Detail, read ...string) (found, expected, hint string) {
+func object(part string, members jwt.Members, detail jwt.Detail, read ...string) (found, expected, hint string) {
 	expected = "one JSON object, strict: valid UTF-8, no name twice, at most 64 deep"
 	if detail == jwt.NoDetail {
 		return fmt.Sprintf("a JSON object with %d members", len(members)), expected, ""
 	}
 	if detail == jwt.JSON {
-		v := jsontext.Value(part)
-		switch {
-		case json.Valid([]byte(part)) && v.Kind() != '{':
+		switch v := jsontext.Value(part); {
+		case !json.Valid(v):
+			return "no JSON: " + show(part), expected, "the token was changed, or another encoding than base64url of JSON was used"
+		case v.Kind() != '{':
 			return "JSON, and no object", expected, ""
-		case json.Valid([]byte(part)) && v.IsValid():
+		case v.IsValid():
 			return "JSON that nests deeper", expected, ""
-		case json.Valid([]byte(part)):
-			return "JSON with a name that stands twice, or with text that is not UTF-8", expected, "libraries disagree about which of two members counts: none is taken"
 		}
-		return "no JSON: " + show(part), expected, "the token was changed, or another encoding than base64url of JSON was used"
+		return "JSON with a name that stands twice, or with text that is not UTF-8", expected, "libraries disagree about which of two members counts: none is taken"
 	}
 	var wrong []string
 	for _, name := range read {
-		v := find(members, name)
+		v := members.Find(name)
 		switch name {
 		case "exp", "nbf", "iat":
 			if v != nil && math.IsNaN(number(v)) {
@@ -378,7 +367,7 @@ func project(iss string) string {
 
 // when shows a time claim, as it stands in the token and for people.
 func (t token) when(claim string) string {
-	v := number(find(t.claims, claim))
+	v := number(t.claims.Find(claim))
 	if math.IsNaN(v) {
 		return "absent"
 	}
@@ -434,7 +423,7 @@ func (t token) expHint() string {
 }
 
 func (t token) earlyHint(claim string) string {
-	seconds := number(find(t.claims, claim))
+	seconds := number(t.claims.Find(claim))
 	if hint := milliseconds(seconds); hint != "" {
 		return hint
 	}
@@ -442,12 +431,13 @@ func (t token) earlyHint(claim string) string {
 }
 
 func (t token) audHint(detail jwt.Detail) string {
-	if hint := near(detail, "aud", "AUDIENCE"); hint != "" && detail != jwt.Absent {
-		return hint
-	} else if hint != "" {
+	switch hint := near(detail, "aud", "AUDIENCE"); {
+	case detail == jwt.Absent:
 		return hint + ": set the option audience of the policy upstream-zuplo-jwt-auth-inbound to " + list(t.issuer.Audiences)
+	case hint != "":
+		return hint
 	}
-	if u, err := url.Parse(text(find(t.claims, "aud"))); err == nil && u.Scheme != "" && u.Host != "" {
+	if u, err := url.Parse(text(t.claims.Find("aud"))); err == nil && u.Scheme != "" && u.Host != "" {
 		return "this is a URL: unless its option audience is set, Zuplo's policy upstream-zuplo-jwt-auth-inbound puts the request's URL here; set it to " + list(t.issuer.Audiences)
 	}
 	return "the token is meant for another upstream, or AUDIENCE is not what Zuplo's policy has as audience; both must match exactly"

@@ -28,16 +28,16 @@ func (e *explainer) issuers(ctx context.Context) {
 	}
 	wg.Wait()
 	for n, i := range e.config.Issuers {
+		known := true
 		if w := e.watched[i.Name]; w != nil {
 			reach := w.search().reach(i)
 			e.note(reach, fault)
 			e.note(discovered[n], reject)
-			if !reach.OK {
-				e.list(i)
-				continue
-			}
+			known = reach.OK
 		}
-		e.note(e.fitting(i), reject)
+		if known {
+			e.note(e.fitting(i), reject)
+		}
 		e.list(i)
 	}
 	switch e.Verdict {

@@ -76,7 +76,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(s
 	if err != nil {
 		return wrong(err)
 	}
-	r := &report{Notes: s.notes}
+	r := &report{Notes: s.notes, Checks: []check{}, Keys: []key{}}
 	c, err := config.Read(s.getenv)
 	if err != nil {
 		r.misconfigured(err)

@@ -90,7 +90,7 @@ func (r *report) failed(c check, err error) {
 
 // misconfigured is the report on variables with which the authorizer does not start.
 func (r *report) misconfigured(err error) {
-	r.Verdict, r.Status, r.Keys = fault, 500, []key{}
+	r.Verdict, r.Status = fault, 500
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		name, why, _ := strings.Cut(line, ": ")
 		r.Checks = append(r.Checks, check{Check: "settings", Found: name + ": " + show(why), Hint: "the authorizer does not start with this; README has what each variable may be"})
@@ -114,7 +114,6 @@ type explainer struct {
 // newExplainer refuses flags that are wrong.
 func newExplainer(c config.Config, rules string, o order, r *report) (e *explainer, err error) {
 	e = &explainer{report: r, config: c, rules: rules, order: o, watched: map[string]*watch{}, now: time.Now()}
-	r.Checks, r.Keys = []check{}, []key{}
 	if o.at != "" {
 		if e.now, err = time.Parse(time.RFC3339, o.at); err != nil {
 			return nil, errors.New("-at: not a time such as 2026-11-26T08:00:00Z")
@@ -167,13 +166,12 @@ func (e *explainer) token(ctx context.Context, value string) {
 	}
 	found := e.verifier.Examine(ctx, request.Token)
 	if first := found.Findings[0]; first.Err != nil {
-		e.failed(e.form(value, first.Err), first.Err)
+		c, meant := e.form(value, first.Err)
+		e.failed(c, first.Err)
 		found.Findings = nil
-		if clean, _ := cleaned(value, e.config.Header, e.config.Scheme); clean != value { // it goes on with what was meant
-			if again := e.verifier.Examine(ctx, clean); again.Findings[0].Err == nil {
-				found, value = again, clean
-				found.Findings = again.Findings[1:]
-			}
+		if again := e.verifier.Examine(ctx, meant); again.Findings[0].Err == nil { // it goes on with what was meant
+			found, value = again, meant
+			found.Findings = again.Findings[1:]
 		}
 	}
 	t := e.read(value, found)
@@ -244,14 +242,13 @@ func (e *explainer) answer(request apigw.Request, token *jwt.Token) {
 		c.Found, c.Expected = "rule "+fmt.Sprint(d.Rule)+" is not met; the token has "+has, asked
 		c.Hint = "values and their types must match exactly: 1 is not \"1\""
 	}
-	if c.OK || e.config.RulesLog {
-		if !c.OK {
-			c.OK, c.Hint = true, "RULES_MODE=log: it is allowed all the same, and the log says would_forbid"
-		}
-		e.Checks = append(e.Checks, c)
-		return
+	if !c.OK && e.config.RulesLog {
+		c.OK, c.Hint = true, "RULES_MODE=log: it is allowed all the same, and the log says would_forbid"
 	}
 	e.Checks = append(e.Checks, c)
+	if c.OK {
+		return
+	}
 	if e.Verdict = forbid; !none {
 		e.Rule = &d.Rule
 	}
@@ -289,17 +286,15 @@ func (e *explainer) asks(rule int, token *jwt.Token) (asked, has string) {
 func (e *explainer) conclude(request apigw.Request) {
 	kept := "API Gateway keeps this answer for the token for ReauthorizeEvery (300 s by default), for every route."
 	asked := "API Gateway keeps no errors: it asks again at the next request."
-	switch {
-	case request.Kind == apigw.WebSocket:
+	if request.Kind == apigw.WebSocket {
 		kept, asked = "It is asked for at $connect alone, and counts until the connection ends.", "The connection is refused; the next one is asked about anew."
 	}
 	switch e.Verdict {
 	case reject:
-		answer, err := e.config.Reject(request, e.Reason)
-		switch {
+		switch answer, _ := e.config.Reject(request, e.Reason); {
 		case answer != nil:
 			e.Status, e.Meaning = 403, []string{"The authorizer answers with a policy that denies everything; the caller sees 403.", kept}
-		case errors.Is(err, config.ErrUnauthorized) && request.Kind.API() == "http":
+		case request.Kind.API() == "http":
 			e.Status, e.Meaning = 401, []string{"The authorizer answers with the error Unauthorized; the caller sees 401, or 500: sources disagree, and it was not tried on AWS.", asked}
 		default:
 			e.Status, e.Meaning = 401, []string{"The authorizer answers with the error Unauthorized; the caller sees 401.", asked}
@@ -322,11 +317,8 @@ func (e *explainer) entries(i config.Issuer) (usable []jwks.Usable, skipped []jw
 	if i.Pinned != nil {
 		return i.Pinned.Usable(), i.Skipped
 	}
-	set, skipped, err := jwks.Parse(e.watched[i.Name].search().Text)
-	if err == nil {
-		usable = set.Usable()
-	}
-	return usable, skipped
+	s := e.watched[i.Name].search()
+	return s.usable, s.skipped
 }
 
 // list notes an issuer's keys.

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"zuplo-lambda-authorizer/internal/jwks"
 	"zuplo-lambda-authorizer/internal/keycache"
 )
 
@@ -19,9 +20,11 @@ type watch struct {
 // A search is one of a watch's. The zero search has not been made.
 type search struct {
 	keycache.Found
-	err   error
-	took  time.Duration
-	reply reply
+	err     error
+	took    time.Duration
+	reply   reply
+	usable  []jwks.Usable
+	skipped []jwks.Skipped // also where none is usable, so that there is no set
 }
 
 // A reply is what an issuer's answer said beside its body.
@@ -38,6 +41,10 @@ func (w *watch) Find(ctx context.Context, want keycache.Want) (keycache.Found, e
 	var s search
 	s.Found, s.err = w.Source.Find(context.WithValue(ctx, replyKey{}, &s.reply), want)
 	s.took = time.Since(start)
+	_, s.skipped, _ = jwks.Parse(s.Text)
+	if s.Set != nil {
+		s.usable = s.Set.Usable()
+	}
 	w.last.Store(&s)
 	return s.Found, s.err
 }

@@ -72,10 +72,23 @@ type Member struct {
 	Value jsontext.Value
 }
 
+// Members are those of one object, in its order.
+type Members []Member
+
+// Find returns the value of the member of that name, nil if there is none.
+func (all Members) Find(name string) jsontext.Value {
+	for _, m := range all {
+		if m.Name == name {
+			return m.Value
+		}
+	}
+	return nil
+}
+
 // parseObject reads the members of the JSON object that data is. It refuses invalid UTF-8, duplicate
 // names at any depth (RFC 7515 §4, RFC 7519 §4), nesting deeper than 64 and anything after the object.
 // Values are slices of data.
-func parseObject(data []byte) (members []Member, ok bool) {
+func parseObject(data []byte) (members Members, ok bool) {
 	if tooDeep(data) {
 		return nil, false
 	}
@@ -83,7 +96,7 @@ func parseObject(data []byte) (members []Member, ok bool) {
 	if begin, _ := d.ReadToken(); begin.Kind() != '{' {
 		return nil, false
 	}
-	members = make([]Member, 0, 8)
+	members = make(Members, 0, 8)
 	for {
 		name, err := d.ReadToken()
 		if err != nil {
@@ -132,7 +145,7 @@ func tooDeep(data []byte) bool {
 
 // A header holds the members of a JOSE header that this package reads (RFC 7515 §4.1).
 type header struct {
-	members       []Member
+	members       Members
 	alg, kid, typ string
 	hasTyp        bool
 	critical      bool // a crit or b64 member, whatever its value

@@ -113,9 +113,9 @@ type Token struct {
 
 // Claims are a token's claims.
 type Claims struct {
-	JSON    []byte   // the payload, byte for byte as signed
-	Encoded string   // the same in base64url, as it stands in the token
-	Members []Member // the same, member by member, in its order
+	JSON    []byte  // the payload, byte for byte as signed
+	Encoded string  // the same in base64url, as it stands in the token
+	Members Members // the same, member by member, in its order
 
 	issuer                      string
 	audience                    []string
@@ -134,14 +134,7 @@ func (c *Claims) Principal(name string) string {
 }
 
 // Find returns the value of the claim of that name, nil if there is none.
-func (c *Claims) Find(name string) jsontext.Value {
-	for _, m := range c.Members {
-		if m.Name == name {
-			return m.Value
-		}
-	}
-	return nil
-}
+func (c *Claims) Find(name string) jsontext.Value { return c.Members.Find(name) }
 
 // Verify judges the value of the header that carries the token. The error is a *Rejection if the token is at fault,
 // and any other one if its keys could not be had. Checks come in the order of their cost; nothing is
@@ -159,7 +152,7 @@ func (v *Verifier) Verify(ctx context.Context, value string) (Token, error) {
 // An Examination is what all checks say of a token, also those behind one that refused it.
 type Examination struct {
 	Findings       []Finding // in Verify's order; without checks that those before left nothing to check
-	Header, Claims []Member  // as far as they could be read, and whether verified or not
+	Header, Claims Members   // as far as they could be read, and whether verified or not
 	Token          Token     // as from Verify
 }
 
