@@ -550,6 +550,37 @@ func TestDropRejections(t *testing.T) {
 	}
 }
 
+func TestStart(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, nil)
+	for _, c := range []struct {
+		env   map[string]string
+		lines []string
+		asked int // requests to the issuer
+	}{
+		{map[string]string{"ISSUER": s.issuer, "AUDIENCE": "us"}, []string{`"msg":"fetch"`}, 1},
+		{map[string]string{"ISSUER": s.issuer, "LEEWAY": "1h", "LOG_LEVEL": "x"}, []string{
+			`"level":"ERROR","msg":"reading the configuration","error":"LEEWAY: `,
+			`"level":"ERROR","msg":"reading the configuration","error":"LOG_LEVEL: `}, 0},
+	} {
+		s.asked = 0
+		var log bytes.Buffer
+		a, err := start(t.Context(), func(name string) string { return c.env[name] }, &log, time.Now)
+		if good := c.asked > 0; (a != nil) != good || (err == nil) != good || s.asked != c.asked {
+			t.Errorf("%v: %v after %d requests", c.env, err, s.asked)
+		}
+		lines := slices.Collect(strings.Lines(log.String()))
+		if len(lines) != len(c.lines) {
+			t.Fatalf("%v: the log is %s", c.env, &log)
+		}
+		for n, want := range c.lines {
+			if !strings.Contains(lines[n], want) {
+				t.Errorf("line %d is %s, want %s", n, lines[n], want)
+			}
+		}
+	}
+}
+
 // A bad configuration ends the process with a line for every mistake, and no answer.
 func TestMain(m *testing.M) {
 	if os.Getenv("AUTHORIZER_MAIN") != "" {

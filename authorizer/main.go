@@ -24,17 +24,27 @@ func main() {
 	if os.Getenv("GOMAXPROCS") == "" && lambdacontext.MaxConcurrency() <= 1 {
 		runtime.GOMAXPROCS(1) // two CPUs are visible where there is a fraction of one: handing over between them costs more than the work
 	}
-	c, err := config.Read(os.Getenv)
+	a, err := start(context.Background(), os.Getenv, os.Stdout, time.Now)
 	if err != nil {
-		for problem := range strings.SplitSeq(err.Error(), "\n") {
-			slog.New(slog.NewJSONHandler(os.Stdout, nil)).Error("reading the configuration", "error", problem)
-		}
 		os.Exit(1)
 	}
-	a := newAuthorizer(c, os.Stdout, time.Now)
-	a.warm(context.Background())
 	log.SetOutput(dropRejections{os.Stderr})
 	lambda.Start(a)
+}
+
+// start returns an authorizer as the variables say, with keys if they can be had. Each mistake in the variables is a line
+// in out.
+func start(ctx context.Context, getenv func(string) string, out io.Writer, now func() time.Time) (*authorizer, error) {
+	c, err := config.Read(getenv)
+	if err != nil {
+		for problem := range strings.SplitSeq(err.Error(), "\n") {
+			slog.New(slog.NewJSONHandler(out, nil)).Error("reading the configuration", "error", problem)
+		}
+		return nil, err
+	}
+	a := newAuthorizer(c, out, now)
+	a.warm(ctx)
+	return a, nil
 }
 
 // dropRejections drops the line that aws-lambda-go prints about each rejection: the decision's line tells it already, and
