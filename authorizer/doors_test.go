@@ -175,7 +175,9 @@ func TestRules(t *testing.T) {
 			env := map[string]string{"JWKS": keySet(), "RULES": shop}
 			maps.Copy(env, c.env)
 			s := newStand(t, env)
-			text, line, err := s.invoke(t, knock(kind, c.route, sign("EdDSA", edDSA, s.claims(c.claims))))
+			token := sign("EdDSA", edDSA, s.claims(c.claims))
+			text, line, err := s.invoke(t, knock(kind, c.route, token))
+			s.explain(t, kind, c.route, token, line)
 			if err != nil || line["verdict"] != c.verdict || line["rule"] != c.rule || line["level"] != "INFO" || line["api"] != api || line["answer"] != "policy" || line["reason"] != nil {
 				t.Errorf("%s, %s: %v, log %v, want %s by rule %v", c.name, kind, err, line, c.verdict, c.rule)
 			}
@@ -291,6 +293,9 @@ func TestTokenHeaderAndPrefix(t *testing.T) {
 				want = "fault" // the answer would be cached for another header
 			}
 			_, line, err := s.invoke(t, event)
+			if !other && (c.before != "" || c.prefix == "none") { // explain takes a token alone for one behind its scheme
+				s.explain(t, kind, "GET/x", value, line)
+			}
 			if line["verdict"] != want || line["verdict"] == "reject" && (line["reason"] != "malformed" || line["detail"] != "form") {
 				t.Errorf("%+v, %s: %v, log %v, want %s", c, kind, err, line, want)
 			}
@@ -349,7 +354,9 @@ func TestIssuers(t *testing.T) {
 	} {
 		s.issuer = "https://" + c.issuer + ".example"
 		claims := strings.Replace(s.claims(""), `"us"`, `"`+c.aud+`"`, 1)
-		_, line, err := s.invoke(t, event(sign(c.alg, `{"alg":"`+c.alg+`","kid":"`+c.alg+`"}`, claims)))
+		token := sign(c.alg, `{"alg":"`+c.alg+`","kid":"`+c.alg+`"}`, claims)
+		_, line, err := s.invoke(t, event(token))
+		s.explain(t, "rest token", "GET/protected", token, line)
 		got := line["verdict"]
 		if got == "reject" {
 			got = line["reason"]

@@ -109,6 +109,7 @@ func event(authorization string) []byte {
 type stand struct {
 	*authorizer
 	issuer string
+	env    map[string]string // its settings
 	log    *syncBuffer
 	time   time.Duration // of an invocation
 	ahead  atomic.Int64  // what the clock shows beyond now
@@ -155,18 +156,9 @@ func newStand(t testing.TB, env map[string]string) *stand {
 		srv.CloseClientConnections() // a request that hangs would hold Close up
 		srv.Close()
 	})
-	s.issuer = srv.URL
-	c, err := config.Read(func(name string) string {
-		switch v, ok := env[name]; {
-		case ok:
-			return v
-		case name == "ISSUER":
-			return srv.URL
-		case name == "AUDIENCE":
-			return "us"
-		}
-		return ""
-	})
+	s.issuer, s.env = srv.URL, map[string]string{"ISSUER": srv.URL, "AUDIENCE": "us"}
+	maps.Copy(s.env, env)
+	c, err := config.Read(func(name string) string { return s.env[name] })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,6 +235,7 @@ func TestAllow(t *testing.T) {
 			if line["reason"] != nil || line["detail"] != nil || line["error"] != nil {
 				t.Errorf("log %v", line)
 			}
+			s.explain(t, "rest token", "GET/protected", sign(alg, `{"alg":"`+alg+`","kid":"`+alg+`"}`, payload), line)
 		})
 	}
 }
@@ -331,6 +324,7 @@ func TestReject(t *testing.T) {
 				if strings.Contains(s.log.String(), token[20:60]) {
 					t.Errorf("%s: the token is in the log", kind)
 				}
+				s.explain(t, kind, "GET/protected", token, line)
 			}
 		})
 	}
@@ -384,6 +378,9 @@ func TestFault(t *testing.T) {
 					payload = c.event(good)
 				}
 				answer, line, err := s.invoke(t, payload)
+				if c.event == nil && c.error != "in time" { // explain waits for longer than this
+					s.explain(t, kind, "GET/x", good, line)
+				}
 				if answer != nil || err == nil || strings.Contains(err.Error(), "Unauthorized") || !strings.Contains(err.Error(), c.error) || strings.Contains(err.Error(), "canary") {
 					t.Errorf("%s, %v, want %s", answer, err, c.error)
 				}
@@ -587,7 +584,11 @@ func TestMain(m *testing.M) {
 		main()
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	if dir, err := explainer(); err == nil {
+		os.RemoveAll(dir)
+	}
+	os.Exit(status)
 }
 
 func TestBadConfigurationEndsTheProcess(t *testing.T) {
