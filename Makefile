@@ -66,7 +66,7 @@ unit: build
 # Twice: with times so short that the suite sees keys grow due and stale, and with keys that stay fresh while it counts
 # the fetches that a flood causes. What the one stack cannot do, the other can.
 e2e: build
-	@JWKS_TTL=1s JWKS_MAX_STALE=6s LEEWAY=0s MAX_TOKEN_AGE=1h TARGET='local, short TTL' $(call SUITE,short,)
+	@JWKS_TTL=1s JWKS_MAX_STALE=6s LEEWAY=0s MAX_TOKEN_AGE=1h TARGET='local, short TTL' EXPLAIN=$(CURDIR)/build/explain $(call SUITE,short,)
 	@JWKS_TTL=5m TARGET='local, long TTL' $(call SUITE,long,-run TestFlood)
 
 # The functions' log lines, some 20,000 of them, go to a file.

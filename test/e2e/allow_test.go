@@ -24,12 +24,14 @@ func TestAllow(t *testing.T) {
 		return func(t *testing.T, tg *target) {
 			o := a.order()
 			o.Payload = payload(tg)
-			r, err := tg.ask(tg.mint(t, o).Token)
+			m := tg.mint(t, o)
+			r, err := tg.ask(m.Token)
 			check(t, err)
 			check(t, allowed(r))
 			if got := string(r.body); got != o.Payload {
 				t.Errorf("the claims changed on the way:\ngot  %q\nwant %q", got, o.Payload)
 			}
+			check(t, tg.explained("Bearer "+m.Token, r))
 		}
 	}
 	for _, a := range algorithms {
@@ -78,5 +80,11 @@ func TestAllow(t *testing.T) {
 
 // good is a case whose token is allowed.
 func good(o order) func(*testing.T, *target) {
-	return func(t *testing.T, tg *target) { check(t, tg.asks(o, allowed)) }
+	return func(t *testing.T, tg *target) {
+		m := tg.mint(t, o)
+		r, err := tg.ask(m.Token)
+		check(t, err)
+		check(t, allowed(r))
+		check(t, tg.explained("Bearer "+m.Token, r))
+	}
 }

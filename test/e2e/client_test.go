@@ -10,6 +10,7 @@ import (
 	"maps"
 	"mime"
 	"net/http"
+	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
@@ -77,6 +78,25 @@ func (tg *target) asks(o order, verdict func(reply) error) error {
 		return err
 	}
 	return verdict(r)
+}
+
+// explained says where the command explain, with the target's settings, expects another answer to that header than the caller got.
+func (tg *target) explained(authorization string, r reply) error {
+	if tg.explain == "" {
+		return nil
+	}
+	c := exec.Command(tg.explain, "-json")
+	c.Stdin = strings.NewReader(authorization)
+	c.Env = []string{"ISSUER=" + tg.issuer, "AUDIENCE=" + tg.audience, "LEEWAY=" + tg.leeway.String()}
+	if tg.maxAge > 0 {
+		c.Env = append(c.Env, "MAX_TOKEN_AGE="+tg.maxAge.String())
+	}
+	out, err := c.Output()
+	var report struct{ Status int }
+	if json.Unmarshal(out, &report) != nil || report.Status != r.status {
+		return fmt.Errorf("explain says %s (%w), the caller got %s", out, err, r)
+	}
+	return nil
 }
 
 // The answers that the path may give. Each says why a reply is not that answer.

@@ -9,6 +9,7 @@
 //	ADMIN_URL       the issuer's admin API: mints tokens, moves keys, breaks the key set, counts
 //	LAMBDA_URL      the Lambda host's control: cold starts and counters
 //	JWKS_TABLE      the table that the target's environments share their keys in, if any
+//	EXPLAIN         the command explain, which is then held against the answers to good tokens and bad ones
 //	TARGET          the target's name; up to its first comma it is the kind that targets_test.go knows
 //	TARGET_CAN      what it can do, separated by commas: mint, rotate, outage, freeze, count
 //	JWKS_TTL JWKS_MAX_STALE LEEWAY MAX_TOKEN_AGE

@@ -51,6 +51,7 @@ type target struct {
 	name, kind                 string // kind: the name up to its first comma
 	base, zuplo, admin, lambda string // URLs without a trailing slash
 	apiKey                     string
+	explain                    string // the command explain, if it can ask the issuer from here
 	issuer, audience           string
 	ttl, maxStale              time.Duration
 	leeway, maxAge             time.Duration // maxAge 0: not checked
@@ -116,7 +117,7 @@ func fromEnv(getenv func(string) string) (*target, error) {
 	tg := &target{
 		name: cmp.Or(getenv("TARGET"), "target"),
 		base: url("BASE_URL"), zuplo: url("ZUPLO_URL"), admin: url("ADMIN_URL"), lambda: url("LAMBDA_URL"),
-		apiKey: getenv("ZUPLO_API_KEY"), issuer: getenv("ISSUER"), audience: getenv("AUDIENCE"),
+		apiKey: getenv("ZUPLO_API_KEY"), explain: getenv("EXPLAIN"), issuer: getenv("ISSUER"), audience: getenv("AUDIENCE"),
 		ttl: duration("JWKS_TTL", "5m"), maxStale: duration("JWKS_MAX_STALE", "24h"),
 		leeway: duration("LEEWAY", "30s"), maxAge: duration("MAX_TOKEN_AGE", "0s"),
 	}

@@ -217,6 +217,7 @@ func TestReject(t *testing.T) {
 					if err := refusedAs("Bearer " + token)(r); err != nil {
 						t.Errorf("token %d, %s: %v", i+1, token, err)
 					}
+					check(t, tg.explained("Bearer "+token, r))
 				}
 			}})
 		}
@@ -253,6 +254,9 @@ func TestReject(t *testing.T) {
 			r, err := send(http.MethodGet, tg.base+"/protected", header)
 			check(t, err)
 			check(t, refusedAs(header)(r))
+			if name != "no scheme" { // explain takes a token alone for one behind its scheme
+				check(t, tg.explained(header, r))
+			}
 		}})
 	}
 	inParallel(t, cases)
