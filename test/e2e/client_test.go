@@ -94,7 +94,7 @@ func (tg *target) explained(authorization string, r reply) error {
 	out, err := c.Output()
 	var report struct{ Status int }
 	if json.Unmarshal(out, &report) != nil || report.Status != r.status {
-		return fmt.Errorf("explain says %s (%w), the caller got %s", out, err, r)
+		return fmt.Errorf("explain says %s (%v), the caller got %s", out, err, r)
 	}
 	return nil
 }
