@@ -3,11 +3,11 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"log"
 	"maps"
 	"net/http"
 	"strings"
@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
+
+	"zuplo-lambda-authorizer/local/journal"
 )
 
 const apiARN = "arn:aws:execute-api:us-east-1:123456789012:local12345"
@@ -28,7 +30,7 @@ type Config struct {
 	API       *API
 	Functions map[string]Invoke // by logical id, all that the API names
 	Now       func() time.Time
-	Log       *log.Logger // why a request ended in a 5xx
+	Journal   *journal.Journal
 }
 
 // Gateway serves /{stage}/{path}.
@@ -52,37 +54,58 @@ func New(c Config) (*Gateway, error) {
 	return &Gateway{Config: c, cache: map[string]*result{}}, nil
 }
 
-// problem is why API Gateway answers by itself.
-type problem struct {
-	kind  string // of gateway response
-	cause error  // for the log alone
+// Cached is how many tokens have an answer in the cache.
+func (g *Gateway) Cached() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.clean()
+	return len(g.cache)
 }
+
+// Flush empties the cache.
+func (g *Gateway) Flush() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	clear(g.cache)
+}
+
+// A problem is the kind of gateway response that the caller gets, and what of it is for the journal alone: the hop that decided
+// so, the verdict where the authorizer logs none, and why.
+type problem struct{ kind, by, verdict, why string }
 
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	id := rand.Text()
-	w.Header().Set("X-Amzn-Requestid", id)
-	if p := g.serve(w, r, id); p != nil {
-		if p.cause != nil {
-			g.Log.Printf("%s %s: %s: %v", r.Method, r.URL.Path, p.kind, p.cause)
+	g.Journal.Serve(w, r, func(w http.ResponseWriter, r *http.Request) {
+		id := rand.Text()
+		w.Header().Set("X-Amzn-Requestid", id)
+		p := g.serve(w, r, id)
+		g.Journal.Answered(r.Context(), p.by, p.why)
+		g.Journal.Note(r.Context(), func(q *journal.Request) { q.Verdict = cmp.Or(q.Verdict, p.verdict) })
+		if p.kind != "" {
+			g.API.Responses[p.kind].write(w)
 		}
-		g.API.Responses[p.kind].write(w)
-	}
+	})
 }
 
-func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, id string) *problem {
+func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, id string) problem {
 	path, inStage := strings.CutPrefix(r.URL.Path, "/"+g.API.Stage)
+	g.Journal.Carries(r.Context(), r.Header.Get(g.API.Authorizer.Header))
+	g.Journal.Note(r.Context(), func(q *journal.Request) {
+		if len(q.Hops) == 0 {
+			q.Path, q.Hops = path, []journal.Hop{{From: "caller", To: "gateway", What: r.Method + " " + r.URL.Path}}
+		}
+	})
 	route := g.API.route(r.Method, path)
 	if !inStage || route == nil {
-		return &problem{kind: "MISSING_AUTHENTICATION_TOKEN"}
+		return problem{"MISSING_AUTHENTICATION_TOKEN", "gateway", "", "no route of the API; the authorizer was not asked"}
 	}
 	authorizer, p := g.authorize(r, apiARN+"/"+g.API.Stage+"/"+r.Method+path)
 	if p != nil {
-		return p
+		return *p
 	}
 	if err := g.integrate(w, r, route, id, authorizer); err != nil {
-		return &problem{"DEFAULT_5XX", err}
+		return problem{"DEFAULT_5XX", "protected", "allow", err.Error()}
 	}
-	return nil
+	return problem{by: "protected", verdict: "allow"}
 }
 
 // route prefers a method's own to ANY.
@@ -92,6 +115,9 @@ func (a *API) route(method, path string) (found *Route) {
 			found = &a.Routes[i]
 		}
 	}
+	if found == nil {
+		return a.Rest
+	}
 	return found
 }
 
@@ -100,20 +126,27 @@ func (a *API) route(method, path string) (found *Route) {
 func (g *Gateway) authorize(r *http.Request, arn string) (map[string]any, *problem) {
 	token := r.Header.Get(g.API.Authorizer.Header)
 	if token == "" || !g.API.Authorizer.Validation.MatchString(token) {
-		return nil, &problem{kind: "UNAUTHORIZED"}
+		return nil, &problem{"UNAUTHORIZED", "gateway", "", "no " + g.API.Authorizer.Expects + " in " + g.API.Authorizer.Header + "; the authorizer was not asked"}
 	}
 	res := g.cached(token)
+	denied := &problem{"ACCESS_DENIED", "gateway", "forbid", "the cached policy does not allow this route"}
+	g.Journal.Note(r.Context(), func(q *journal.Request) { q.Cached = res != nil })
 	if res == nil {
 		var p *problem
 		if res, p = g.ask(r.Context(), token, arn); p != nil {
 			return nil, p // never cached
 		}
 		g.keep(token, res)
+		denied.by, denied.why = "authorizer", ""
 	}
-	if !res.allows(arn, g.Now()) {
-		return nil, &problem{kind: "ACCESS_DENIED"}
+	g.Journal.Note(r.Context(), func(q *journal.Request) { q.Policy = res.policy })
+	switch {
+	case res.allows(arn, g.Now()):
+		return res.context, nil
+	case res.allows(arn, time.Time{}): // when no condition has run out
+		denied.why = "the token has expired since its policy was cached"
 	}
-	return res.context, nil
+	return nil, denied
 }
 
 // cached is the answer kept for the token, nil if there is none. It serves every method and path of the stage.
@@ -130,30 +163,38 @@ func (g *Gateway) cached(token string) *result {
 func (g *Gateway) keep(token string, res *result) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now := g.Now()
-	res.until = now.Add(g.API.Authorizer.TTL)
-	maps.DeleteFunc(g.cache, func(_ string, old *result) bool { return !now.Before(old.until) })
+	res.until = g.Now().Add(g.API.Authorizer.TTL)
+	g.clean()
 	g.cache[token] = res
+}
+
+func (g *Gateway) clean() {
+	now := g.Now()
+	maps.DeleteFunc(g.cache, func(_ string, old *result) bool { return !now.Before(old.until) })
 }
 
 // ask calls the authorizer's function.
 func (g *Gateway) ask(ctx context.Context, token, arn string) (*result, *problem) {
 	function := g.API.Authorizer.Function
 	event, _ := json.Marshal(events.APIGatewayCustomAuthorizerRequest{Type: "TOKEN", AuthorizationToken: token, MethodArn: arn})
+	g.Journal.Hop(ctx, "gateway", "authorizer", "TOKEN event: the token and "+arn)
 	payload, isError, err := g.Functions[function](ctx, event)
+	fault := func(kind string, err error) (*result, *problem) {
+		return nil, &problem{kind, "authorizer", "fault", err.Error()}
+	}
 	if err != nil {
-		return nil, &problem{"AUTHORIZER_FAILURE", err}
+		return fault("AUTHORIZER_FAILURE", err)
 	}
 	if isError {
 		var answer struct{ ErrorMessage string }
 		if json.Unmarshal(payload, &answer) == nil && answer.ErrorMessage == "Unauthorized" {
-			return nil, &problem{kind: "UNAUTHORIZED"}
+			return nil, &problem{"UNAUTHORIZED", "authorizer", "reject", ""}
 		}
-		return nil, &problem{"AUTHORIZER_FAILURE", fmt.Errorf("%s: %s", function, payload)}
+		return fault("AUTHORIZER_FAILURE", fmt.Errorf("%s: %s", function, payload))
 	}
 	res, err := parseResult(payload)
 	if err != nil {
-		return nil, &problem{"AUTHORIZER_CONFIGURATION_ERROR", fmt.Errorf("%s's answer: %w", function, err)}
+		return fault("AUTHORIZER_CONFIGURATION_ERROR", fmt.Errorf("%s's answer: %w", function, err))
 	}
 	return res, nil
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"log"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
+
+	"zuplo-lambda-authorizer/local/journal"
 )
 
 // stack is a gateway whose functions and clock belong to the test.
@@ -35,7 +36,7 @@ type stack struct {
 // newStack serves the template of testdata with changes: each text is followed by the one in its place.
 func newStack(t *testing.T, changes ...string) *stack {
 	t.Helper()
-	api, err := Parse([]byte(strings.NewReplacer(changes...).Replace(readTemplate(t))))
+	api, err := Parse([]byte(strings.NewReplacer(changes...).Replace(readTemplate(t))), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,8 +65,8 @@ func newStack(t *testing.T, changes ...string) *stack {
 				return []byte(answer), isError, err
 			},
 		},
-		Now: func() time.Time { s.mu.Lock(); defer s.mu.Unlock(); return s.now },
-		Log: log.New(&s.log, "", 0),
+		Now:     func() time.Time { s.mu.Lock(); defer s.mu.Unlock(); return s.now },
+		Journal: journal.New(&s.log, "json"),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -187,15 +188,15 @@ func TestAuthorizerProblems(t *testing.T) {
 		logged  string
 	}{
 		{"unauthorized", `{"errorMessage":"Unauthorized"}`, true, nil, 401, `{"why":"no token"}`, "", ""},
-		{"in another case", `{"errorMessage":"unauthorized"}`, true, nil, 503, `{"message":null}`, "5", "AUTHORIZER_FAILURE"},
+		{"in another case", `{"errorMessage":"unauthorized"}`, true, nil, 503, `{"message":null}`, "5", `{\"errorMessage\":\"unauthorized\"}`},
 		{"more text", `{"errorMessage":"Unauthorized: x"}`, true, nil, 503, `{"message":null}`, "5", "Unauthorized: x"},
 		{"time-out", `{"errorMessage":"Task timed out after 6.00 seconds"}`, true, nil, 503, `{"message":null}`, "5", "timed out"},
-		{"error that is not JSON", `Unauthorized`, true, nil, 503, `{"message":null}`, "5", "AUTHORIZER_FAILURE"},
+		{"error that is not JSON", `Unauthorized`, true, nil, 503, `{"message":null}`, "5", "AuthorizerFunction: Unauthorized"},
 		{"not called", "", false, errors.New("no such file"), 503, `{"message":null}`, "5", "no such file"},
-		{"malformed", `{}`, false, nil, 500, `{"message":null}`, "7", "AUTHORIZER_CONFIGURATION_ERROR"},
-		{"context", strings.Replace(goodAnswer, `{}`, `{"a":[]}`, 1), false, nil, 500, `{"message":null}`, "7", `context value "a"`},
+		{"malformed", `{}`, false, nil, 500, `{"message":null}`, "7", "AuthorizerFunction's answer: principalId"},
+		{"context", strings.Replace(goodAnswer, `{}`, `{"a":[]}`, 1), false, nil, 500, `{"message":null}`, "7", `context value \"a\"`},
 		{"unknown condition", strings.Replace(goodAnswer, `"Resource":"*"`, `"Resource":"*","Condition":{"Bool":{"a":"b"}}`, 1),
-			false, nil, 500, `{"message":null}`, "7", `"Bool" within "/policyDocument/Statement/0/Condition"`},
+			false, nil, 500, `{"message":null}`, "7", `\"Bool\" within \"/policyDocument/Statement/0/Condition\"`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -340,7 +341,7 @@ func TestMalformedReply(t *testing.T) {
 
 func TestNewNamesMissingFunctions(t *testing.T) {
 	t.Parallel()
-	api, err := Parse([]byte(readTemplate(t)))
+	api, err := Parse([]byte(readTemplate(t)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,14 +13,17 @@ import (
 // function for proxy integration"), without the members that describe the account, the caller and
 // the connection.
 func proxyEvent(r *http.Request, stage, id string, route *Route, body []byte, authorizer map[string]any) events.APIGatewayProxyRequest {
-	query := r.URL.Query()
+	query, method := r.URL.Query(), r.Method
+	if route.Method != "ANY" {
+		method = route.Method
+	}
 	return events.APIGatewayProxyRequest{
-		Resource: route.Path, Path: route.Path, HTTPMethod: r.Method,
+		Resource: route.Path, Path: route.Path, HTTPMethod: method,
 		Headers: singles(r.Header), MultiValueHeaders: r.Header,
 		QueryStringParameters: singles(query), MultiValueQueryStringParameters: query,
 		Body: string(body),
 		RequestContext: events.APIGatewayProxyRequestContext{
-			Stage: stage, RequestID: id, ResourcePath: route.Path, HTTPMethod: r.Method, Path: r.URL.Path,
+			Stage: stage, RequestID: id, ResourcePath: route.Path, HTTPMethod: method, Path: r.URL.Path,
 			Authorizer: authorizer,
 		},
 	}
@@ -42,6 +45,7 @@ func (g *Gateway) integrate(w http.ResponseWriter, r *http.Request, route *Route
 		return fmt.Errorf("reading the request's body: %w", err)
 	}
 	event, _ := json.Marshal(proxyEvent(r, g.API.Stage, id, route, body, authorizer))
+	g.Journal.Hop(r.Context(), "gateway", "protected", "proxy event: the request and the token's claims")
 	payload, isError, err := g.Functions[route.Function](r.Context(), event)
 	if err != nil {
 		return err

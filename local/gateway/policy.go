@@ -15,6 +15,7 @@ import (
 // result is an authorizer's answer, checked when it arrived: evaluating it cannot go wrong.
 type result struct {
 	context    map[string]any // as the backend sees it
+	policy     []byte         // as it was written, to be shown
 	statements []statement
 	until      time.Time // it may be used from the cache
 }
@@ -58,7 +59,11 @@ func parseResult(payload []byte) (*result, error) {
 	if v := answer.PolicyDocument.Version; v != "2012-10-17" {
 		return nil, fmt.Errorf("policy version %q", v)
 	}
-	res := &result{context: map[string]any{}, statements: answer.PolicyDocument.Statement}
+	var written struct {
+		PolicyDocument jsontext.Value `json:"policyDocument"`
+	}
+	_ = json.Unmarshal(payload, &written) // it was read above
+	res := &result{context: map[string]any{}, policy: written.PolicyDocument, statements: answer.PolicyDocument.Statement}
 	for name, value := range answer.Context {
 		switch value.Kind() {
 		case '"':

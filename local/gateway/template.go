@@ -17,6 +17,7 @@ type API struct {
 	Stage      string
 	Authorizer Authorizer // the default one: it guards every route
 	Routes     []Route
+	Rest       *Route                   // where all other requests lead, under this method and path; nil: nowhere
 	Responses  map[string]Response      // gateway responses by type
 	Timeouts   map[string]time.Duration // of the functions, by logical id
 }
@@ -27,6 +28,7 @@ type Authorizer struct {
 	Header     string         // that holds the token
 	Validation *regexp.Regexp // of the whole header
 	TTL        time.Duration  // of a result in the cache; 0: none is kept
+	Expects    string         // what the header should hold, for eyes
 }
 
 // Route leads to a function's Lambda proxy integration.
@@ -37,9 +39,9 @@ type Route struct {
 }
 
 // Parse reads a SAM template: the one AWS::Serverless::Api in it, and all functions. Of the intrinsics it follows Ref to a
-// parameter's default, and GetAtt where an authorizer names its function; an error names any other one in a part
+// parameter's value or default, and GetAtt where an authorizer names its function; an error names any other one in a part
 // that is read. Conditions of resources count as true.
-func Parse(template []byte) (*API, error) {
+func Parse(template []byte, parameters map[string]string) (*API, error) {
 	a := &API{Responses: maps.Clone(defaultResponses), Timeouts: map[string]time.Duration{}}
 	var root yaml.Node
 	var doc struct {
@@ -56,7 +58,7 @@ func Parse(template []byte) (*API, error) {
 	if err := yaml.Unmarshal(template, &root); err != nil {
 		return nil, err
 	}
-	followRefs(&root)
+	followRefs(&root, parameters)
 	if err := root.Decode(&doc); err != nil {
 		return nil, err
 	}
@@ -119,7 +121,7 @@ func (a *API) readAPI(properties yaml.Node) error {
 		return fmt.Errorf("its authorizer's ValidationExpression: %w", err)
 	}
 	header := string(cmp.Or(auth.Identity.Header, "Authorization"))
-	a.Authorizer = Authorizer{function, header, whole, time.Duration(ttl) * time.Second}
+	a.Authorizer = Authorizer{function, header, whole, time.Duration(ttl) * time.Second, "Bearer JWT"}
 	for kind, t := range p.GatewayResponses {
 		resp, err := t.over(a.Responses[kind])
 		if err != nil {
@@ -160,9 +162,9 @@ func (a *API) readFunction(id string, properties yaml.Node, defaultTimeout int) 
 	return nil
 }
 
-// followRefs puts the parameters' defaults where the tree refers to them, and writes the long form of every other intrinsic
+// followRefs puts the parameters' values where the tree refers to them, and writes the long form of every other intrinsic
 // ({"Fn::Sub": …}) as the short one (!Sub …), so that reading it as anything else cannot go unnoticed.
-func followRefs(root *yaml.Node) {
+func followRefs(root *yaml.Node, parameters map[string]string) {
 	var doc struct {
 		Parameters map[string]struct {
 			Default yaml.Node `yaml:"Default"`
@@ -178,7 +180,7 @@ func followRefs(root *yaml.Node) {
 			}
 		}
 		if def := doc.Parameters[n.Value].Default; n.Tag == "!Ref" && !def.IsZero() {
-			n.Tag, n.Style, n.Value = "", 0, def.Value // '300' is a number where one is wanted
+			n.Tag, n.Style, n.Value = "", 0, cmp.Or(parameters[n.Value], def.Value) // '300' is a number where one is wanted
 		}
 		for _, child := range n.Content {
 			follow(child)

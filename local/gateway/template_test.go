@@ -21,7 +21,7 @@ func readTemplate(t *testing.T) string {
 
 func TestParse(t *testing.T) {
 	t.Parallel()
-	api, err := Parse([]byte(readTemplate(t)))
+	api, err := Parse([]byte(readTemplate(t)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestParseRefuses(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			text := strings.Replace(readTemplate(t), tt.old, tt.new, 1)
-			if _, err := Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := Parse([]byte(text), nil); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want it to name %q", err, tt.want)
 			}
 		})

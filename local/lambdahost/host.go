@@ -6,8 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -25,7 +23,9 @@ type Function struct {
 	InitTimeout time.Duration // until the process first asks for an event; 0: 10 s
 	IdleTimeout time.Duration // after which a frozen process is ended; 0: 10 min
 
-	Log io.Writer // the function's output, one Write per line
+	// Log gets each line of output, with the context of the invocation during which it was written, before that is answered;
+	// nil: nobody wants them.
+	Log func(ctx context.Context, line string)
 }
 
 // result is a function's answer, or with isError the error's JSON (errorMessage, errorType).
@@ -39,18 +39,19 @@ type Counters struct {
 	Invocations int `json:"invocations"`
 	Starts      int `json:"starts"`
 	Processes   int `json:"processes"`
+	Aside       int `json:"-"` // of these
 }
 
 // Host runs the processes of one function.
 type Host struct {
 	fn      Function
-	log     *log.Logger
 	running sync.WaitGroup // one per process, one per log pipe
 
 	mu          sync.Mutex // guards all below, and the processes' own state
 	closed      bool
 	live        map[*process]bool
 	idle        []*process // frozen, the last used one at the end
+	aside       []*process // frozen, and not to be used
 	invocations int
 	starts      int
 }
@@ -62,11 +63,15 @@ func New(fn Function) *Host {
 	if abs, err := filepath.Abs(fn.Binary); err == nil {
 		fn.Binary = abs // it is run in its own directory
 	}
-	return &Host{fn: fn, log: log.New(fn.Log, fn.Name+" | ", 0), live: map[*process]bool{}}
+	if fn.Log == nil {
+		fn.Log = func(context.Context, string) {}
+	}
+	return &Host{fn: fn, live: map[*process]bool{}}
 }
 
 // invocation is one event on its way through a process.
 type invocation struct {
+	ctx      context.Context // for its values
 	id       string
 	payload  []byte
 	initOnly bool // over as soon as INIT is: there is no event to hand out
@@ -82,13 +87,13 @@ type invocation struct {
 // with isError the error's JSON (errorMessage, errorType); err says that it could not be started or that ctx ended. As with
 // Lambda, the function then runs on to its deadline.
 func (h *Host) Invoke(ctx context.Context, event []byte) (answer []byte, isError bool, err error) {
-	res, err := h.run(ctx, &invocation{payload: event})
+	res, err := h.run(ctx, &invocation{ctx: ctx, payload: event})
 	return res.payload, res.isError, err
 }
 
 // Start takes a new process through INIT and leaves it frozen.
 func (h *Host) Start(ctx context.Context) error {
-	res, err := h.run(ctx, &invocation{initOnly: true})
+	res, err := h.run(ctx, &invocation{ctx: ctx, initOnly: true})
 	if err == nil && res.isError {
 		return fmt.Errorf("starting %s: %s", h.fn.Name, res.payload)
 	}
@@ -144,6 +149,18 @@ func (h *Host) park(p *process) {
 	p.current = nil
 }
 
+// Freeze keeps all processes that are frozen now from being used: the next invocation starts another, as it does while all are
+// busy. With false they serve again, before the others.
+func (h *Host) Freeze(on bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if on {
+		h.aside, h.idle = append(h.aside, h.idle...), nil
+	} else {
+		h.idle, h.aside = append(h.idle, h.aside...), nil
+	}
+}
+
 // Recycle ends all processes and returns when they are gone. Invocations under way fail.
 func (h *Host) Recycle() {
 	h.mu.Lock()
@@ -161,7 +178,7 @@ func (h *Host) Recycle() {
 func (h *Host) Counters() Counters {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return Counters{h.invocations, h.starts, len(h.live)}
+	return Counters{h.invocations, h.starts, len(h.live), len(h.aside)}
 }
 
 // PIDs are those of the processes that it has now, for who measures them.
@@ -184,5 +201,6 @@ func (h *Host) Close() {
 }
 
 func (h *Host) forget(p *process) {
-	h.idle = slices.DeleteFunc(h.idle, func(q *process) bool { return q == p })
+	is := func(q *process) bool { return q == p }
+	h.idle, h.aside = slices.DeleteFunc(h.idle, is), slices.DeleteFunc(h.aside, is)
 }

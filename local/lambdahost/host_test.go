@@ -1,7 +1,6 @@
 package lambdahost
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -97,23 +96,6 @@ func tick(to string) {
 	}
 }
 
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 func newHost(t *testing.T, change func(*Function)) *Host {
 	t.Helper()
 	self, err := os.Executable()
@@ -121,7 +103,7 @@ func newHost(t *testing.T, change func(*Function)) *Host {
 		t.Fatal(err)
 	}
 	env := []string{"FUNCTION=1", "EXTRA=given", "GOCOVERDIR=" + t.TempDir()} // a test binary built with -cover complains without it
-	fn := Function{Name: "Fn", Binary: self, Env: env, Timeout: 20 * time.Second, Log: io.Discard}
+	fn := Function{Name: "Fn", Binary: self, Env: env, Timeout: 20 * time.Second}
 	if change != nil {
 		change(&fn)
 	}
@@ -367,22 +349,57 @@ func TestIdleProcessesAreReaped(t *testing.T) {
 
 func TestLog(t *testing.T) {
 	t.Parallel()
-	var log syncBuffer
-	h := newHost(t, func(fn *Function) { fn.Log = &log })
-	invoke(t, h, "log", "")
-	waitFor(t, "two lines", func() bool { return strings.Count(log.String(), "\n") == 2 })
-	invoke(t, h, "exit", "")
-	h.Close()
-	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
-	for i, line := range lines {
-		if !strings.HasPrefix(line, "Fn | ") {
-			t.Errorf("line %d has no prefix: %q", i, line)
+	var mu sync.Mutex
+	var log string
+	type name struct{}
+	h := newHost(t, func(fn *Function) {
+		fn.Log = func(ctx context.Context, line string) {
+			mu.Lock()
+			defer mu.Unlock()
+			log += fmt.Sprint(ctx.Value(name{})) + " | " + line
 		}
+	})
+	for _, step := range []struct{ do, want string }{
+		{"log", "log | first\nlog | second\n"}, // the third lacks its end
+		{"log", "log | thirdfirst\nlog | second\n"},
+		{"exit", "exit | third"},
+		{"log", "log | first\nlog | second\n"},
+		{"again", ""},
+	} {
+		payload, _ := json.Marshal(event{Do: step.do})
+		if _, _, err := h.Invoke(context.WithValue(t.Context(), name{}, step.do), payload); err != nil {
+			t.Fatal(err)
+		}
+		mu.Lock()
+		if !strings.HasPrefix(log, step.want) || step.do == "exit" && !strings.Contains(log, "exit status 3") || step.do != "exit" && len(log) > len(step.want) {
+			t.Errorf("%s: when it was answered the log had %q, want %q", step.do, log, step.want)
+		}
+		log = ""
+		mu.Unlock()
 	}
-	for _, want := range []string{"Fn | first\nFn | second\n", "Fn | third\n", "exit status 3"} {
-		if !strings.Contains(log.String(), want) {
-			t.Errorf("log lacks %q:\n%s", want, log.String())
-		}
+	h.Close()
+	if log != "<nil> | third" {
+		t.Errorf("at the end the log had %q", log)
+	}
+}
+
+func TestFreezeSetsAside(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, nil)
+	_, first := invoke(t, h, "", "")
+	h.Freeze(true)
+	_, second := invoke(t, h, "", "")
+	_, third := invoke(t, h, "", "")
+	if second.PID == first.PID || third.PID != second.PID || h.Counters() != (Counters{Invocations: 3, Starts: 2, Processes: 2, Aside: 1}) {
+		t.Errorf("processes %d, %d, %d, %+v", first.PID, second.PID, third.PID, h.Counters())
+	}
+	h.Freeze(false)
+	if _, fourth := invoke(t, h, "", ""); fourth.PID != first.PID || h.Counters().Aside != 0 {
+		t.Errorf("process %d, want the first again, %+v", fourth.PID, h.Counters())
+	}
+	h.Freeze(true)
+	if h.Recycle(); h.Counters().Processes+h.Counters().Aside != 0 {
+		t.Errorf("%+v, though all have ended", h.Counters())
 	}
 }
 

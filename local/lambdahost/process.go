@@ -2,14 +2,15 @@ package lambdahost
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -20,7 +21,10 @@ type process struct {
 	os      *os.Process
 	api     *http.Server
 	work    chan *invocation // the event for the pending request for one
+	out     *os.File         // where its output goes
 	stopped chan struct{}    // the kernel says that it stands still
+	marked  chan struct{}    // its output has been read as far as a mark
+	quiet   chan struct{}    // its output has ended
 	exited  chan struct{}
 
 	current *invocation // nil while idle
@@ -39,19 +43,23 @@ func (h *Host) spawn(inv *invocation) error {
 	cmd.Dir = filepath.Dir(h.fn.Binary)
 	cmd.Env = append(h.environment(ln.Addr().String()), h.fn.Env...)
 	cmd.SysProcAttr = sysProcAttr()
-	out, err := cmd.StdoutPipe()
-	cmd.Stderr = cmd.Stdout
-	if err == nil {
-		err = cmd.Start()
-	}
+	read, write, err := os.Pipe()
 	if err != nil {
 		ln.Close()
 		return err
 	}
+	cmd.Stdout, cmd.Stderr = write, write
+	if err := cmd.Start(); err != nil {
+		ln.Close()
+		read.Close()
+		write.Close()
+		return err
+	}
 
 	p := &process{
-		host: h, os: cmd.Process, current: inv,
+		host: h, os: cmd.Process, current: inv, out: write,
 		work: make(chan *invocation, 1), stopped: make(chan struct{}, 1), exited: make(chan struct{}),
+		marked: make(chan struct{}, 1), quiet: make(chan struct{}),
 	}
 	p.limit(h.fn.InitTimeout, timedOut(inv.id, h.fn.InitTimeout))
 	p.api = &http.Server{Handler: p.runtimeAPI()}
@@ -59,7 +67,7 @@ func (h *Host) spawn(inv *invocation) error {
 	h.starts++
 	go p.api.Serve(ln)
 	h.running.Go(p.wait)
-	h.running.Go(func() { h.copyLog(out) })
+	h.running.Go(func() { p.copyLog(read) })
 	return nil
 }
 
@@ -78,6 +86,8 @@ func (p *process) wait() {
 		}
 	}
 	p.api.Close()
+	p.out.Close()
+	<-p.quiet
 
 	h := p.host
 	h.mu.Lock()
@@ -96,7 +106,7 @@ func (p *process) wait() {
 			inv.result = failed("Runtime.ExitError", inv.id, "Runtime exited with error: "+describe(status))
 		}
 		if inv.result.isError {
-			h.log.Printf("%s", inv.result.payload)
+			h.fn.Log(inv.ctx, string(inv.result.payload)+"\n")
 		}
 		close(inv.done)
 	}
@@ -128,28 +138,53 @@ func (p *process) end(cause result) {
 	}
 }
 
-// freeze returns when the process stands still, or with false when it is gone.
+// freeze returns when the process stands still and all that it wrote has been read, or with false when it is gone.
 func (p *process) freeze() bool {
 	p.os.Signal(syscall.SIGSTOP)
 	select {
 	case <-p.stopped:
+	case <-p.exited:
+		return false
+	}
+	p.out.WriteString(mark)
+	select {
+	case <-p.marked:
 		return true
 	case <-p.exited:
 		return false
 	}
 }
 
-func (h *Host) copyLog(out io.ReadCloser) {
+// mark is what the host writes behind a frozen process's output.
+const mark = "\x00 frozen \x00\n"
+
+func (p *process) copyLog(out *os.File) {
+	defer close(p.quiet)
 	defer out.Close()
+	begun := "" // a line that the process was frozen in
 	for r := bufio.NewReader(out); ; {
 		line, err := r.ReadString('\n')
-		if line != "" {
-			h.log.Print(line)
+		line, frozen := strings.CutSuffix(begun+line, mark)
+		if begun = ""; frozen {
+			begun = line
+			p.marked <- struct{}{}
+		} else if line != "" {
+			p.host.fn.Log(p.context(), line)
 		}
 		if err != nil {
 			return
 		}
 	}
+}
+
+// context is that of the invocation under way.
+func (p *process) context() context.Context {
+	p.host.mu.Lock()
+	defer p.host.mu.Unlock()
+	if p.current == nil {
+		return context.Background()
+	}
+	return p.current.ctx
 }
 
 // environment is the part of what Lambda sets for provided.al2023 that runtimes read.

@@ -6,27 +6,29 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
+	"maps"
 	"net/http"
+	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// modes are those of the JWKS endpoint besides badBodies.
-var modes = []string{"ok", "503", "hang", "slow", "reset", "redirect", "huge"}
+// modes are those of the JWKS endpoint.
+var modes = append([]string{"ok", "503", "hang", "slow", "reset", "redirect", "huge"}, slices.Sorted(maps.Keys(badBodies))...)
 
 // A mintRequest asks for a token. Its zero value is what a forwarded request carries.
 type mintRequest struct {
-	Alg       string                     `json:"alg"`        // default: the configured one
-	Kid       string                     `json:"kid"`        // default: alg's signing key; a withdrawn one signs too
-	Header    map[string]json.RawMessage `json:"header"`     // members to set; null removes one
-	Claims    map[string]json.RawMessage `json:"claims"`     // likewise
-	Payload   string                     `json:"payload"`    // replaces the claims altogether
-	RawHeader string                     `json:"raw_header"` // replaces the header altogether
-	SignAs    string                     `json:"sign_as"`    // signs with this algorithm and its key whatever the header says
-	Foreign   bool                       `json:"foreign"`    // signs with a key that nobody published
+	Alg       string                     `json:"alg" what:"default: the configured one"`
+	Kid       string                     `json:"kid" what:"default: alg's signing key; a withdrawn one signs too"`
+	Header    map[string]json.RawMessage `json:"header" what:"members to set; null removes one"`
+	Claims    map[string]json.RawMessage `json:"claims" what:"members to set; null removes one"`
+	Payload   string                     `json:"payload" what:"replaces the claims altogether"`
+	RawHeader string                     `json:"raw_header" what:"replaces the header altogether"`
+	SignAs    string                     `json:"sign_as" what:"signs with this algorithm and its key whatever the header says"`
+	Foreign   bool                       `json:"foreign" what:"signs with a key that nobody published"`
 }
 
 // mint makes a token. The caller holds s.mu.
@@ -81,12 +83,23 @@ func override(members map[string]any, with map[string]json.RawMessage) string {
 // admin is the admin API: JSON in, JSON out.
 func (s *server) admin() http.Handler {
 	mux := http.NewServeMux()
-	handle(s, mux, "POST /__admin/mint", func(m mintRequest) (any, error) {
+	handle(s, mux, "GET /__admin/{$}", "what there is", func(struct{}) (any, error) {
+		return map[string]any{"endpoints": s.endpoints}, nil
+	})
+	handle(s, mux, "GET /__admin/state", "how the stand-ins are", func(struct{}) (any, error) { return s.state(), nil })
+	handle(s, mux, "GET /__admin/requests", "the last requests, the newest first", func(struct{}) (any, error) {
+		return map[string]any{"requests": s.cfg.Journal.Requests()}, nil
+	})
+	handle(s, mux, "GET /__admin/counters", "how often the key set was asked for, and by how many now", func(struct{}) (any, error) {
+		return map[string]int{"jwks_requests": s.requests, "jwks_open": len(s.open)}, nil
+	})
+	handle(s, mux, "POST /__admin/send", "sends a request and says what became of it", s.send)
+	handle(s, mux, "POST /__admin/mint", "signs a token", func(m mintRequest) (any, error) {
 		token, kid, err := s.mint(m)
 		return map[string]string{"token": token, "kid": kid}, err
 	})
-	handle(s, mux, "POST /__admin/rotate", func(m struct {
-		Alg string `json:"alg"`
+	handle(s, mux, "POST /__admin/rotate", "a new key signs; the one before stays published", func(m struct {
+		Alg string `json:"alg" what:"default: the configured one"`
 	}) (any, error) {
 		before, err := s.keys.signer(cmp.Or(m.Alg, s.cfg.Alg))
 		if err != nil {
@@ -99,8 +112,8 @@ func (s *server) admin() http.Handler {
 		now := s.keys.add(before.alg, private)
 		return map[string]string{"kid": now.kid, "previous": before.kid}, nil
 	})
-	handle(s, mux, "POST /__admin/withdraw", func(m struct {
-		Kid string `json:"kid"`
+	handle(s, mux, "POST /__admin/withdraw", "a key is published no longer", func(m struct {
+		Kid string `json:"kid" what:"of the key"`
 	}) (any, error) {
 		k, err := s.keys.find(m.Kid)
 		if err == nil {
@@ -108,57 +121,86 @@ func (s *server) admin() http.Handler {
 		}
 		return struct{}{}, err
 	})
-	handle(s, mux, "POST /__admin/jwks", func(m struct {
-		Mode    string `json:"mode"`
-		DelayMS int    `json:"delay_ms"` // of the mode slow
+	handle(s, mux, "POST /__admin/jwks", "how the issuer answers who asks for its keys", func(m struct {
+		Mode    string `json:"mode" what:"{modes}"`
+		DelayMS int    `json:"delay_ms" what:"of the mode slow"`
 	}) (any, error) {
-		if _, bad := badBodies[m.Mode]; !bad && !slices.Contains(modes, m.Mode) {
-			return nil, fmt.Errorf("no mode %q", m.Mode)
+		if !slices.Contains(modes, m.Mode) {
+			return nil, fmt.Errorf("no mode %q, there are %s", m.Mode, strings.Join(modes, ", "))
 		}
 		s.mode, s.delay = m.Mode, time.Duration(m.DelayMS)*time.Millisecond
 		return struct{}{}, nil
 	})
-	handle(s, mux, "POST /__admin/cut", func(struct{}) (any, error) {
+	handle(s, mux, "POST /__admin/cut", "ends the connections on which the issuer has not answered yet", func(struct{}) (any, error) {
 		for conn := range s.open {
 			reset(conn)
 		}
 		return struct{}{}, nil
 	})
-	handle(s, mux, "POST /__admin/reset", func(struct{}) (any, error) {
+	handle(s, mux, "POST /__admin/reset", "the issuer answers, and publishes the keys that sign and no others", func(struct{}) (any, error) {
 		s.mode = "ok"
 		for _, k := range s.keys.signing {
 			k.published = true
 		}
 		return struct{}{}, nil
 	})
-	handle(s, mux, "GET /__admin/counters", func(struct{}) (any, error) {
-		return map[string]int{"jwks_requests": s.requests, "jwks_open": len(s.open)}, nil
+	if local := s.cfg.Local; local != nil {
+		handle(s, mux, "POST /__admin/freeze", "keeps the authorizer's environments from being used, so that the next request starts another", func(m struct {
+			On bool `json:"on" what:"false: they serve again"`
+		}) (any, error) {
+			local.Freeze(m.On)
+			return struct{}{}, nil
+		})
+		handle(s, mux, "POST /__admin/environment", "ends the authorizer's environments; the next request starts one", func(struct{}) (any, error) {
+			local.End()
+			s.cfg.Journal.KeysSent(time.Time{})
+			return struct{}{}, nil
+		})
+		handle(s, mux, "POST /__admin/flush", "empties API Gateway's cache", func(struct{}) (any, error) {
+			local.Flush()
+			return struct{}{}, nil
+		})
+	}
+	mux.HandleFunc("/__admin/", func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, http.StatusNotFound, fmt.Errorf("there is no %s %s; GET /__admin/ lists what there is", r.Method, r.URL.Path))
 	})
 	return mux
 }
 
-// handle reads a request of type T from a loopback peer, strictly; an empty body is T's zero value. do is called with s.mu
-// held.
-func handle[T any](s *server, mux *http.ServeMux, pattern string, do func(T) (any, error)) {
+// handle reads a request of type T strictly; an empty body is T's zero value. do is called with s.mu held.
+func handle[T any](s *server, mux *http.ServeMux, pattern, what string, do func(T) (any, error)) {
+	method, path, _ := strings.Cut(strings.TrimSuffix(pattern, "{$}"), " ")
+	members := map[string]string{}
+	for field := range reflect.TypeFor[T]().Fields() {
+		members[field.Tag.Get("json")] = strings.NewReplacer("{modes}", strings.Join(modes, ", "), "{tokens}", strings.Join(tokens, ", ")).Replace(field.Tag.Get("what"))
+	}
+	s.endpoints = append(s.endpoints, map[string]any{"method": method, "path": path, "what": what, "body": members})
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		if host, _, _ := net.SplitHostPort(r.RemoteAddr); !net.ParseIP(host).IsLoopback() {
-			reply(w, http.StatusForbidden, map[string]string{"error": "the admin API answers on loopback only"})
-			return
-		}
 		var in T
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
+		if d := json.NewDecoder(strings.NewReader(string(body))); err == nil && len(body) > 0 {
+			d.DisallowUnknownFields()
+			if err = d.Decode(&in); err != nil {
+				err = fmt.Errorf("reading the body: %w; its members: %s", err, strings.Join(slices.Sorted(maps.Keys(members)), ", "))
+			}
+		}
 		var out any
-		d := json.NewDecoder(r.Body)
-		d.DisallowUnknownFields()
-		err := d.Decode(&in)
-		if err == nil || err == io.EOF {
+		if err == nil {
 			s.mu.Lock()
 			out, err = do(in)
 			s.mu.Unlock()
 		}
 		if err != nil {
-			reply(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
+			refuse(w, http.StatusBadRequest, err)
 			return
+		}
+		if name := strings.TrimPrefix(path, "/__admin/"); method == http.MethodPost && name != "mint" && name != "send" {
+			s.cfg.Journal.Event("told", name+" "+string(body))
 		}
 		reply(w, http.StatusOK, out)
 	})
+}
+
+func refuse(w http.ResponseWriter, status int, err error) {
+	reply(w, status, map[string]string{"error": err.Error()})
 }

@@ -393,7 +393,7 @@ func TestAdminIsForLoopbackOnly(t *testing.T) {
 				body = `{"mode":"ok"}`
 			}
 			r := httptest.NewRequest("POST", "/__admin/"+path, strings.NewReader(body))
-			r.RemoteAddr = peer
+			r.RemoteAddr, r.Host = peer, "localhost:9000"
 			w := httptest.NewRecorder()
 			s.server.Handler.ServeHTTP(w, r)
 			if w.Code != status {

@@ -86,7 +86,7 @@ func newIssuer(dir string) (*issuer, error) {
 // admin asks the stand-in's admin API.
 func (i *issuer) admin(what, body string, answer any) error {
 	r := httptest.NewRequest(http.MethodPost, "/__admin/"+what, strings.NewReader(body))
-	r.RemoteAddr = "127.0.0.1:1"
+	r.RemoteAddr, r.Host = "127.0.0.1:1", "127.0.0.1:1"
 	w := httptest.NewRecorder()
 	i.server.Handler.ServeHTTP(w, r)
 	if w.Code != http.StatusOK {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -88,7 +87,7 @@ const (
 // host runs a contestant. jwksURI is where it finds the keys.
 func (c contestant) host(i *issuer, jwksURI string) *lambdahost.Host {
 	return lambdahost.New(lambdahost.Function{
-		Name: "Fn", Binary: c.binary, Timeout: 10 * time.Second, Log: io.Discard,
+		Name: "Fn", Binary: c.binary, Timeout: 10 * time.Second,
 		Env: append([]string{"ISSUER=" + i.name, "JWKS_URI=" + jwksURI, "AUDIENCE=" + audience,
 			"SSL_CERT_FILE=" + i.rootsFile, "SSL_CERT_DIR=" + i.noRoots, "NODE_OPTIONS=--use-openssl-ca"}, c.env...),
 	})

@@ -6,6 +6,7 @@ package judges
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -104,7 +105,7 @@ func start(t *testing.T, jwks json.RawMessage, env ...string) func(event map[str
 		Name:    "AuthorizerFunction",
 		Binary:  "../../build/authorizer/bootstrap",
 		Timeout: 6 * time.Second,
-		Log:     t.Output(),
+		Log:     func(_ context.Context, line string) { fmt.Fprint(t.Output(), line) },
 		Env:     append([]string{"ISSUER=" + issuer, "AUDIENCE=" + audience, "JWKS=" + string(jwks)}, env...),
 	})
 	t.Cleanup(host.Close)
