@@ -14,6 +14,7 @@ API_PORT   ?= 8080
 ZUPLO_PORT ?= 9000
 ALG        ?= EdDSA
 TOKENS     ?= fresh
+GIVEN       = $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $v)),$v)) # names of variables on the command line
 
 # make test-store
 STORE ?= ministack
@@ -35,16 +36,15 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 run: build $(if $(filter 1,$(STORE)),.tools/ministack/installed) ## the whole path on this machine (API_PORT, ZUPLO_PORT, ALG, TOKENS=fresh|cached, STORE=1); Ctrl-C ends it
-	@$(if $(filter 1,$(STORE)),test/targets/with-store.sh) build/local -api-port $(API_PORT) -zuplo-port $(ZUPLO_PORT) -alg $(ALG) -tokens $(TOKENS)
+	@MAKE_VARIABLES='$(strip $(GIVEN))' $(if $(filter 1,$(STORE)),test/targets/with-store.sh) build/local -api-port $(API_PORT) -zuplo-port $(ZUPLO_PORT) -alg $(ALG) -tokens $(TOKENS)
 
 test: unit e2e ## unit tests with -race and coverage, then the end-to-end suite against the local stack
 	@echo "left out, for it is Go only: the shared store on a DynamoDB, make test-store STORE=ministack and STORE=dynamodb-local"
 
 build: ## both functions, explain and the local stack, for this machine, in build/
-	@tools/build.sh build/authorizer/bootstrap ./authorizer
-	@tools/build.sh build/protected/bootstrap ./protected
-	@tools/build.sh build/explain ./explain
-	@tools/build.sh build/local ./local
+	@echo "building authorizer, protected, explain and the local stack (the first time Go fetches and compiles what they need, which takes a minute or two)" >&2
+	@for of in authorizer/bootstrap:authorizer protected/bootstrap:protected explain:explain local:local; do \
+		tools/build.sh build/$${of%:*} ./$${of#*:} && echo "  build/$${of%:*}" >&2 || exit 1; done
 
 explain: ## why would the authorizer refuse this token? make explain < TOKEN, with its variables in the environment (FLAGS="-env FILE -route 'GET /orders'")
 	@tools/build.sh build/explain ./explain

@@ -215,6 +215,11 @@ Try:
     curl -i %[2]s/protected -H '%[4]s'
   200, with a new key, which the authorizer fetches
     curl -X POST %[1]s/__admin/rotate && curl -i %[1]s/protected -H 'Authorization: Bearer %[3]s'
+  500, an environment that starts in an outage of the issuer; those that have keys answer 200 with them, until JWKS_MAX_STALE
+    curl -X POST %[1]s/__admin/jwks -d '{"mode":"503"}' && curl -X POST %[1]s/__admin/environment
+    curl -i %[1]s/protected -H 'Authorization: Bearer %[3]s'
+  200 again, 10 s after the outage at the latest
+    curl -X POST %[1]s/__admin/reset && sleep 10 && curl -i %[1]s/protected -H 'Authorization: Bearer %[3]s'
   what else can be broken
     curl %[1]s/__admin/
 

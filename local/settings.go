@@ -25,8 +25,14 @@ const itIs = "the stand-in for Zuplo is the issuer, and publishes its keys"
 // own are those of make run itself.
 var own = []string{"API_PORT", "ZUPLO_PORT", "ALG", "TOKENS", "STORE", "STORE_PORT", "LOG", "NO_COLOR"}
 
-// settings are the authorizer's of an environment. It refuses what is there by mistake, as far as that can be told.
+// settings are the authorizer's of an environment. It refuses what is there by mistake: of the variables that were given to make all that
+// it does not know, of the others those that look like one that it knows.
 func settings(environment []string) (env []string, err error) {
+	for name := range strings.FieldsSeq(os.Getenv("MAKE_VARIABLES")) {
+		if refused[name] == "" && !slices.Contains(handedOn, name) && !slices.Contains(own, name) {
+			return nil, fmt.Errorf("%s is no setting of make run: there are %s, and the authorizer's %s", name, strings.Join(own, ", "), strings.Join(handedOn, ", "))
+		}
+	}
 	for _, variable := range environment {
 		name, value, _ := strings.Cut(variable, "=")
 		if value == "" {

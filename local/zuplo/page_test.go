@@ -1,0 +1,227 @@
+package zuplo
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The page and the admin API are for this machine, by its own names, and for no other site's page in a browser here. The key set is
+// for everybody.
+func TestForeignRequests(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, nil)
+	host := strings.TrimPrefix(s.url, "http://")
+	_, port, _ := strings.Cut(host, ":")
+	const keySet = "GET /__zuplo/issuer/.well-known/jwks.json"
+	for _, c := range []struct {
+		host, header, value string
+		allowed             bool
+	}{
+		{host, "", "", true},
+		{"localhost:" + port, "", "", true},
+		{"[::1]:" + port, "", "", true},
+		{"evil.example:" + port, "", "", false},
+		{"evil.example", "", "", false},
+		{"127.0.0.1", "", "", false}, // another server's
+		{"127.0.0.1:1", "", "", false},
+		{"127.0.0.1.evil.example:" + port, "", "", false},
+		{host, "Origin", "http://" + host, true},
+		{host, "Origin", "http://evil.example", false},
+		{host, "Origin", "http://127.0.0.1:1", false},
+		{host, "Origin", "null", false},
+		{host, "Sec-Fetch-Site", "same-origin", true},
+		{host, "Sec-Fetch-Site", "none", true}, // typed into the browser
+		{host, "Sec-Fetch-Site", "cross-site", false},
+		{host, "Sec-Fetch-Site", "same-site", false},
+	} {
+		for _, what := range []string{"GET /", "GET /__admin/", "GET /__admin/state", "GET /__admin/requests", "POST /__admin/rotate", "POST /__admin/send", "POST /__admin/nothing", keySet} {
+			method, path, _ := strings.Cut(what, " ")
+			req, err := http.NewRequestWithContext(t.Context(), method, s.url+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Host = c.host
+			if c.header != "" {
+				req.Header.Set(c.header, c.value)
+			}
+			res, err := http.DefaultTransport.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if refused := res.StatusCode == http.StatusForbidden; refused == (c.allowed || what == keySet) {
+				t.Errorf("%s of %s with %s: %s is answered with %d", what, c.host, c.header, c.value, res.StatusCode)
+			}
+		}
+	}
+}
+
+func TestPage(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, nil)
+	res, body := s.send("GET", "/", "", "")
+	if res.StatusCode != 200 || res.Header.Get("Content-Type") != "text/html; charset=utf-8" || !strings.HasPrefix(body, "<!doctype html>") {
+		t.Errorf("%d %v", res.StatusCode, res.Header)
+	}
+	policy := res.Header.Get("Content-Security-Policy")
+	for _, part := range []string{"default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'"} {
+		if !strings.Contains(policy, part) {
+			t.Errorf("the policy lacks %s: %s", part, policy)
+		}
+	}
+	if lines := strings.Count(string(page), "\n"); lines >= 700 {
+		t.Errorf("the page has %d lines, it may have 699", lines)
+	}
+	// The root of the API is still to be had, with a key.
+	if res, _ := s.send("GET", "/", "Bearer key", ""); res.StatusCode != 418 {
+		t.Errorf("%d with an API key", res.StatusCode)
+	}
+}
+
+// The admin API lists its endpoints; a GET changes nothing, and what is wrong is answered with what would be right.
+func TestAdminTells(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, func(c *Config) { c.Local = &Local{Freeze: func(bool) {}, End: func() {}, Flush: func() {}} })
+	_, text := s.send("GET", "/__admin/", "", "")
+	var paths []string
+	for _, e := range object(t, []byte(text))["endpoints"].([]any) {
+		e := e.(map[string]any)
+		path := e["path"].(string)
+		if e["what"] == "" {
+			t.Errorf("%s is not explained", path)
+		}
+		for member, means := range e["body"].(map[string]any) {
+			if means == "" || strings.Contains(means.(string), "{") {
+				t.Errorf("%s: %s is not explained: %s", path, member, means)
+			}
+		}
+		if paths = append(paths, path); e["method"] == "POST" {
+			if res, body := s.send("GET", path, "", ""); res.StatusCode != 404 || !strings.Contains(body, "GET /__admin/ lists what there is") {
+				t.Errorf("GET %s: %d %s", path, res.StatusCode, body)
+			}
+		}
+	}
+	for _, name := range []string{"", "state", "requests", "counters", "send", "mint", "rotate", "withdraw", "jwks", "cut", "reset", "freeze", "environment", "flush"} {
+		if !slices.Contains(paths, "/__admin/"+name) {
+			t.Errorf("/__admin/%s is not listed", name)
+		}
+	}
+	for _, c := range []struct{ path, body, want string }{
+		{"jwks", `{"mode":"weird"}`, `no mode "weird", there are ok, 503, hang, slow, reset, redirect, huge, empty, garbage, html, no_keys, null_keys`},
+		{"jwks", `{"mod":"503"}`, `its members: delay_ms, mode`},
+		{"send", `{"token":"bad"}`, `no token "bad", there are good, forged, expired, audience, slash, withdrawn, unknown_kid, none, custom`},
+		{"send", `{"method":"get"}`, `no method "get", there are DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT`},
+		{"send", `{"path":"orders"}`, `"orders" is no path, as /protected`},
+		{"send", `{"claims":{}}`, `claims are for the token custom only`},
+		{"send", `{"repeat":true}`, `there is no last token to repeat`},
+		{"rotate", `{"alg":"HS256"}`, `no algorithm "HS256"`},
+	} {
+		res, body := s.send("POST", "/__admin/"+c.path, "", c.body)
+		if message, _ := object(t, []byte(body))["error"].(string); res.StatusCode != 400 || !strings.Contains(message, c.want) {
+			t.Errorf("%s %s: %d %s, want %s", c.path, c.body, res.StatusCode, message, c.want)
+		}
+	}
+}
+
+// Each token of choice differs from a good one in what its name says; those that Zuplo would not send go round it.
+func TestSend(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, nil)
+	now := func(claims map[string]any) float64 { return claims["exp"].(float64) - claims["iat"].(float64) }
+	for _, c := range []struct {
+		body     string
+		straight bool
+		verifies bool
+		right    func(header, claims map[string]any) bool
+	}{
+		{`{}`, false, true, nil},
+		{`{"token":"good"}`, false, true, nil},
+		{`{"token":"custom","claims":{"sub":null,"role":"admin"}}`, false, true, func(_, c map[string]any) bool { return c["sub"] == nil && c["role"] == "admin" }},
+		{`{"token":"forged"}`, true, false, func(h, _ map[string]any) bool { return h["kid"] == "eddsa-1" }},
+		{`{"token":"expired"}`, true, true, func(_, c map[string]any) bool { return now(c) == 3600 && c["exp"].(float64) < 1.9e9 }},
+		{`{"token":"audience"}`, true, true, func(_, c map[string]any) bool { return c["aud"] == "another-upstream" }},
+		{`{"token":"slash"}`, true, true, func(_, c map[string]any) bool { return c["iss"] == s.url+"/__zuplo/issuer/" }},
+		{`{"token":"unknown_kid"}`, true, false, func(h, _ map[string]any) bool { return h["kid"] == "never-published" }},
+		{`{"token":"withdrawn"}`, true, false, func(h, _ map[string]any) bool { return h["kid"] == "eddsa-0" }},
+	} {
+		answer := s.admin("send", c.body)
+		up := s.upstream[len(s.upstream)-1]
+		token := strings.TrimPrefix(up.Header.Get("Authorization"), "Bearer ")
+		parts := strings.Split(token, ".")
+		header, claims := object(t, decode(t, parts[0])), object(t, decode(t, parts[1]))
+		if s.verifies(token, "EdDSA") != c.verifies || c.right != nil && !c.right(header, claims) {
+			t.Errorf("%s: header %v, claims %v", c.body, header, claims)
+		}
+		first := answer["hops"].([]any)[0].(map[string]any)
+		if straight := first["to"] == "gateway"; straight != c.straight || answer["status"] != 418.0 || answer["body"] != "short and stout" || up.URL.Path != "/prod/protected" {
+			t.Errorf("%s: %v to %s", c.body, answer, up.URL)
+		}
+		s.admin("send", `{"repeat":true}`)
+		if again := s.upstream[len(s.upstream)-1].Header.Get("Authorization"); again != "Bearer "+token {
+			t.Errorf("%s: another token is repeated", c.body)
+		}
+	}
+	s.admin("send", `{"token":"none","method":"POST","path":"/orders/7?a=b"}`)
+	if up := s.upstream[len(s.upstream)-1]; up.Header.Get("Authorization") != "" || up.Method != "POST" || up.URL.String() != "/prod/orders/7?a=b" {
+		t.Errorf("%s %s, Authorization %q", up.Method, up.URL, up.Header.Get("Authorization"))
+	}
+	// A key that was withdrawn signs the token of that name.
+	kid := s.admin("rotate", "")["previous"]
+	s.admin("withdraw", fmt.Sprintf(`{"kid":%q}`, kid))
+	s.admin("send", `{"token":"withdrawn"}`)
+	token := strings.TrimPrefix(s.upstream[len(s.upstream)-1].Header.Get("Authorization"), "Bearer ")
+	if header := object(t, decode(t, strings.Split(token, ".")[0])); header["kid"] != kid {
+		t.Errorf("kid %v, want %v", header["kid"], kid)
+	}
+}
+
+// The token goes where the authorizer looks for it.
+func TestTokenHeader(t *testing.T) {
+	t.Parallel()
+	for prefix, begins := range map[string]string{"": "Bearer ey", "Token": "Token ey", "none": "ey"} {
+		s := newStack(t, func(c *Config) { c.Header, c.Prefix = "X-Token", prefix })
+		s.send("GET", "/orders", "Bearer key", "")
+		if h := s.upstream[0].Header; !strings.HasPrefix(h.Get("X-Token"), begins) || h.Get("Authorization") != "" {
+			t.Errorf("prefix %q: %v", prefix, h)
+		}
+	}
+}
+
+func TestState(t *testing.T) {
+	t.Parallel()
+	did := map[string]any{}
+	local := &Local{
+		State:  func() (a, g map[string]any) { return map[string]any{"environments": 2}, map[string]any{"cached": 3} },
+		Freeze: func(on bool) { did["freeze"] = on }, End: func() { did["environment"] = true }, Flush: func() { did["flush"] = true },
+	}
+	s := newStack(t, func(c *Config) { c.Local, c.Rules = local, []string{"GET /orders"} })
+	s.admin("rotate", "")
+	s.admin("jwks", `{"mode":"slow","delay_ms":20}`)
+	s.admin("freeze", `{"on":true}`)
+	s.admin("environment", "")
+	s.admin("flush", "")
+	if fmt.Sprint(did) != "map[environment:true flush:true freeze:true]" {
+		t.Errorf("done: %v", did)
+	}
+	_, text := s.send("GET", "/__admin/state", "", "")
+	state := object(t, []byte(text))
+	issuer := state["issuer"].(map[string]any)
+	keys := issuer["keys"].([]any)
+	if fmt.Sprint(state["authorizer"], state["gateway"], state["routes"], state["rules"]) != "map[environments:2 keys_age_s:<nil>] map[cached:3] [GET /orders] true" ||
+		issuer["mode"] != "slow" || issuer["delay_ms"] != 20.0 || len(keys) != 11 || fmt.Sprint(keys[10]) != "map[alg:EdDSA kid:eddsa-2 published:true signing:true]" {
+		t.Errorf("%s", text)
+	}
+	// What runs elsewhere cannot be frozen, ended or emptied from here.
+	s = newStack(t, nil)
+	if _, text := s.send("GET", "/__admin/state", "", ""); object(t, []byte(text))["authorizer"] != nil {
+		t.Errorf("%s", text)
+	}
+	for _, name := range []string{"freeze", "environment", "flush"} {
+		if res, _ := s.send("POST", "/__admin/"+name, "", ""); res.StatusCode != 404 {
+			t.Errorf("%s: %d", name, res.StatusCode)
+		}
+	}
+}
