@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"io"
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -147,5 +150,41 @@ func TestColours(t *testing.T) {
 	r := report{Verdict: reject, Checks: []check{{Check: "exp", Found: "1"}}}
 	if r.write(&plain, false) != nil || r.write(&painted, true) != nil || strings.Contains(plain.String(), "\x1b") || !strings.Contains(painted.String(), "\x1b[") {
 		t.Errorf("%q, %q", &plain, &painted)
+	}
+}
+
+// docs/explain.md shows what the command prints, and names every flag and member.
+func TestDocument(t *testing.T) {
+	t.Parallel()
+	document, err := os.ReadFile("../docs/explain.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("../events/reject-audience.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var event struct{ AuthorizationToken string }
+	if err := json.Unmarshal(text, &event); err != nil {
+		t.Fatal(err)
+	}
+	var out, usage bytes.Buffer
+	none := func(string) string { return "" }
+	run([]string{"-env", "../events/env.json", "-at", "2026-11-26T12:00:00Z"}, strings.NewReader(event.AuthorizationToken), &out, io.Discard, none)
+	if shown := strings.ReplaceAll(out.String(), "../events", "events"); !strings.Contains(string(document), "\n```\n"+shown+"```\n") {
+		t.Errorf("docs/explain.md does not show\n%s", shown)
+	}
+	run([]string{"-h"}, nil, io.Discard, &usage, none)
+	for _, flag := range regexp.MustCompile(`(?m)^  (-[a-z]+)`).FindAllStringSubmatch(usage.String(), -1) {
+		if !strings.Contains(string(document), "\n| `"+flag[1]) {
+			t.Errorf("docs/explain.md does not explain %s", flag[1])
+		}
+	}
+	for _, of := range []reflect.Type{reflect.TypeFor[report](), reflect.TypeFor[check](), reflect.TypeFor[key](), reflect.TypeFor[routes]()} {
+		for field := range of.Fields() {
+			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); !strings.Contains(string(document), "`"+name+"`") {
+				t.Errorf("docs/explain.md does not explain the member %s", name)
+			}
+		}
 	}
 }
