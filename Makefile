@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test explain test-store test-deploy test-sam test-aws aws-parameters build unit e2e e2e-store init-time judges judges-need cdk events build-AuthorizerFunction build-ProtectedFunction sam-build deploy forget-keys pin-keys unpin-keys set-parameter lint fuzz fleet bench compare cover clean
+.PHONY: help run test explain test-store test-deploy test-docs test-sam test-aws aws-parameters build unit e2e e2e-store init-time judges judges-need cdk events build-AuthorizerFunction build-ProtectedFunction sam-build deploy forget-keys pin-keys unpin-keys set-parameter lint fuzz fleet bench compare cover clean
 
 # SAM as make test-deploy and make test-sam have installed it, where there is no other.
 export PATH := $(PATH):$(CURDIR)/.tools/sam/bin
@@ -82,6 +82,9 @@ test-store-unknown:
 
 test-deploy: build cdk .tools/sam/installed .tools/aws/installed .tools/ministack/installed ## the suite against ministack, an emulator of AWS, after a real sam deploy
 	@HOST_ARCH=$(HOST_ARCH) test/targets/ministack.sh
+
+test-docs: build ## the commands of README.md, docs/ and examples/, taken out of the text; needs curl
+	@go test -count=1 -tags docs ./test/docs
 
 test-sam: build .tools/sam/installed ## the event files and the suite with sam local (SAM_PORT=3000); needs Docker's engine: apt-get install docker.io iptables
 	@$(MAKE) --no-print-directory sam-build >build/sam-build.log 2>&1 || { cat build/sam-build.log >&2; exit 1; }
@@ -194,9 +197,9 @@ set-parameter: ## another value of one of the authorizer's settings (STACK NAME=
 
 lint: ## gofmt, go vet, staticcheck
 	@out=$$(gofmt -l .) && if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
-	go vet -tags judges,store,cdk ./...
+	go vet -tags judges,store,cdk,docs ./...
 	go -C test/bench vet ./...
-	go tool -modfile=tools/go.mod staticcheck -tags judges,store,cdk ./...
+	go tool -modfile=tools/go.mod staticcheck -tags judges,store,cdk,docs ./...
 	cd test/bench && go tool -modfile=../../tools/go.mod staticcheck ./...
 
 fuzz: ## every fuzz target for FUZZTIME (10s)

@@ -136,10 +136,10 @@ var (
 	allDetails = []jwt.Detail{jwt.Size, jwt.Form, jwt.JSON, jwt.Type, jwt.Crit, jwt.Typ, jwt.Absent, jwt.TrailingSlash, jwt.Case}
 )
 
-// README says what each reason and detail means, and the runbook what to do about it.
+// docs/explain.md says what each reason and detail means, and the runbook what to do about it.
 func TestReasonsAreExplained(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../README.md")
+	readme, err := os.ReadFile("../docs/explain.md")
 	must(err)
 	runbook, err := os.ReadFile("../docs/operations.md")
 	must(err)
@@ -148,7 +148,7 @@ func TestReasonsAreExplained(t *testing.T) {
 	forgers := []jwt.Reason{jwt.UnknownKey, jwt.Signature} // have an alarm's chapter
 	for _, r := range allReasons {
 		if !strings.Contains(string(readme), "\n| `"+string(r)+"` |") {
-			t.Errorf("README does not explain %s", r)
+			t.Errorf("docs/explain.md does not explain %s", r)
 		}
 		if !strings.Contains(chapter, "`"+string(r)+"`") && !slices.Contains(forgers, r) {
 			t.Errorf("the runbook does not explain %s", r)
@@ -156,7 +156,7 @@ func TestReasonsAreExplained(t *testing.T) {
 	}
 	for _, d := range allDetails {
 		if !strings.Contains(string(readme), "`"+string(d)+"`") || !strings.Contains(chapter, "`"+string(d)+"`") {
-			t.Errorf("README or the runbook does not explain %s", d)
+			t.Errorf("docs/explain.md or the runbook does not explain %s", d)
 		}
 	}
 }

@@ -93,7 +93,7 @@ func (r *report) misconfigured(err error) {
 	r.Verdict, r.Status = fault, 500
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		name, why, _ := strings.Cut(line, ": ")
-		r.Checks = append(r.Checks, check{Check: "settings", Found: name + ": " + show(why), Hint: "the authorizer does not start with this; README has what each variable may be"})
+		r.Checks = append(r.Checks, check{Check: "settings", Found: name + ": " + show(why), Hint: "the authorizer does not start with this; docs/configuration.md has what each variable may be"})
 	}
 	r.Meaning = []string{"The authorizer does not start: every caller gets 500."}
 }

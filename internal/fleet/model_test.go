@@ -995,7 +995,7 @@ func (m *model) attempted(c *call, from time.Time) *call {
 	return nil
 }
 
-// The invariants of an invocation: README's sentences on how keys are cached. Each says what is wrong, or nothing.
+// The invariants of an invocation: docs/shared-keys.md's sentences on how keys are cached. Each says what is wrong, or nothing.
 var invariants = []struct {
 	name  string
 	holds func(*model, *call) string

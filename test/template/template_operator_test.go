@@ -429,19 +429,19 @@ func TestPublishing(t *testing.T) {
 	}
 }
 
-// The README names every parameter: the authorizer's own by its variable.
+// docs/configuration.md names every parameter: the authorizer's own by its variable.
 func TestParametersAreInTheReadme(t *testing.T) {
 	byParameter := map[string]string{"TokenHeader": "TOKEN_HEADER"}
 	for variable, parameter := range variables {
 		byParameter[parameter] = variable
 	}
-	readme := file(t, "README.md")
+	readme := file(t, "docs/configuration.md")
 	for name := range template(t)["Parameters"].(object) {
 		if variable, ok := byParameter[name]; ok {
 			name = variable
 		}
 		if !regexp.MustCompile("(?m)^\\|.* ?`" + name + "`.*\\|").MatchString(readme) {
-			t.Errorf("no table of README.md has %s", name)
+			t.Errorf("no table of docs/configuration.md has %s", name)
 		}
 	}
 }
