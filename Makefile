@@ -1,5 +1,5 @@
 # make run     the whole path on this machine
-# make test    everything that matters, checked
+# make test    the unit tests, and the end-to-end suite on the local stack
 # make help    the rest
 
 .DEFAULT_GOAL := help
@@ -168,7 +168,7 @@ build-AuthorizerFunction build-ProtectedFunction:
 	@$(if $(and $(ARTIFACTS_DIR),$(FUNCTION_GOARCH)),,$(error $@ is for sam build, which comes by way of tools/arch/ and sets ARTIFACTS_DIR; make build builds for this machine))
 	tools/build.sh "$(ARTIFACTS_DIR)/bootstrap" $(PKG) $(FUNCTION_GOARCH)
 
-# The template is the real one but for the architecture. .aws-sam is left alone: sam deploy ships what lies there.
+# The template is the real one, except for the architecture. .aws-sam is left alone: sam deploy ships what lies there.
 sam-build: ## both functions through sam build for this machine, in build/sam, as sam local needs them
 	@command -v sam >/dev/null || { echo "make $@ needs the AWS SAM CLI, which is not installed" >&2; exit 1; }
 	@mkdir -p build
@@ -181,7 +181,7 @@ deploy: ## sam build, sam deploy (PARAMS='Issuer=https://... Audience=...')
 	sam build
 	sam deploy $(if $(PARAMS),--parameter-overrides $(PARAMS))
 
-# What an operator does to a stack that runs. docs/operations.md says it for whoever has no checkout.
+# What an operator does to a stack that runs. docs/operations.md has the same for operators who have no checkout.
 export STACK ?= zuplo-lambda-authorizer
 forget-keys: ## new environments, no shared key set, no cached policies, at once (STACK)
 	@tools/stack.sh forget-keys

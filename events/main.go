@@ -237,7 +237,7 @@ func (k keys) set() string {
 	return string(text)
 }
 
-// token signs a good token, but for the members given; nil removes one.
+// token signs a good token, except for the members given; nil removes one.
 func (k keys) token(alg string, header, claims object) string {
 	h := with(object{"alg": alg, "kid": kid(alg), "typ": "JWT"}, header)
 	c := with(object{"iss": issuer, "aud": audience, "sub": "consumer", "iat": issuedAt.Unix(), "exp": in2100.Unix()}, claims)

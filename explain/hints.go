@@ -427,7 +427,7 @@ func (t token) earlyHint(claim string) string {
 	if hint := milliseconds(seconds); hint != "" {
 		return hint
 	}
-	return fmt.Sprintf("it lies %s ahead: the clock of whoever signed it is ahead by more than LEEWAY (at most 5m), or the token is meant for later", t.until(seconds)) + t.clocks()
+	return fmt.Sprintf("it lies %s ahead: the clock of its signer is ahead by more than LEEWAY (at most 5m), or the token is meant for later", t.until(seconds)) + t.clocks()
 }
 
 func (t token) audHint(detail jwt.Detail) string {

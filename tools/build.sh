@@ -24,7 +24,7 @@ while IFS= read -r value; do
 done <<<"$settings"
 [ -z "$goarch" ] || clean+=(GOOS=linux GOARCH="$goarch")
 
-# Named although they are Go's own defaults: whoever compiled Go may have given it others.
+# Named although they are Go's own defaults: the Go that is installed may have been compiled with others.
 "${clean[@]}" GOENV=off GOAMD64=v1 GOARM64=v8.0 GOFIPS140=off CGO_ENABLED=0 \
 	go build -mod=readonly -trimpath -buildvcs=false -tags lambda.norpc -ldflags='-s -w -buildid=' -o "$output" "$package"
 

@@ -9,7 +9,7 @@
 set -euo pipefail
 export AWS_PAGER=
 
-# These four stand in docs/operations.md, too, for whoever has no checkout.
+# These four stand in docs/operations.md, too, for operators who have no checkout.
 resource() { aws cloudformation list-stack-resources --stack-name "$STACK" --query "StackResourceSummaries[?LogicalResourceId=='$1'].[PhysicalResourceId]" --output text; }
 change() {
 	local parameters new="{ParameterKey: 'Restart', ParameterValue: '$(date -u +%FT%TZ)'}"

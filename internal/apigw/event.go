@@ -128,7 +128,7 @@ func (e *event) header(name string) (value string, clear bool) {
 }
 
 // identifiedBy reports whether the token is among what the answer is cached for, or nothing is: an HTTP API's identity sources
-// are a list or, in payload format 1.0, one text joined by commas. Whoever has that key then has the token.
+// are a list or, in payload format 1.0, one text joined by commas. A caller who has that key then has the token.
 func (e *event) identifiedBy(token string) bool {
 	switch sources := e.IdentitySource.(type) {
 	case nil:

@@ -238,7 +238,7 @@ func TestTokenHeader(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name                           string
-		header, headers, multi, source string // as JSON, but for the header's name; source "" for one that is the token
+		header, headers, multi, source string // as JSON, except for the header's name; source "" for one that is the token
 		token                          string
 	}{
 		{"in any case", "AUTHORIZATION", `{"aUthorization":"t"}`, ``, ``, "t"},

@@ -1017,7 +1017,7 @@ var invariants = []struct {
 	{"table", (*model).tableCostsLittle},
 }
 
-// Fresh: no request to the issuer, whatever comes, and no time. (That the table is not asked either, round looks.)
+// Fresh: no request to the issuer, except for an unknown kid, and no time. (That the table is not asked either, round looks.)
 func (m *model) freshKeysCostNothing(c *call) string {
 	if m.fresh(c) && c.took > 0 {
 		return "keys in memory were fresh, and somebody waited"
@@ -1208,7 +1208,7 @@ func (m *model) waitsAreSeldom(c *call) string {
 	return ""
 }
 
-// The table is help, never a condition: it costs 350 ms at most in each of the two searches that a call may wait for, except
+// The table is an optimisation, never a dependency: it costs 350 ms at most in each of the two searches that a call may wait for, except
 // that while no key may serve another's fetch is waited for like one's own.
 // Without a table a call waits for the issuer's answers alone, and for none that was asked for before a freeze.
 func (m *model) tableCostsLittle(c *call) string {

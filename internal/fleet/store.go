@@ -14,8 +14,8 @@ const (
 	LeaseAhead = 10 * time.Second
 )
 
-// A Store is the fleet's shared copy of one issuer's key set, and the lease to ask that issuer. It is help, never a
-// condition: whoever uses it gets on without it when a method returns an error, of which it may assume nothing, not even
+// A Store is the fleet's shared copy of one issuer's key set, and the lease to ask that issuer. It is an optimisation, never a
+// dependency: its user gets on without it when a method returns an error, of which it may assume nothing, not even
 // that nothing was written.
 //
 // All times are wall-clock and are kept to the millisecond, the rest cut off. Methods return when ctx is done, and are

@@ -156,7 +156,7 @@ func (k *key) bytes(name string) []byte {
 }
 
 // smallOrder are the encodings, without the sign, of the eight points of Ed25519 that a factor of 8 takes to zero. Among
-// them is x all zeros, the key of whoever forgot to fill it in.
+// them is x all zeros, a key that somebody forgot to fill in.
 var smallOrder = [...]string{
 	"0000000000000000000000000000000000000000000000000000000000000000",
 	"0100000000000000000000000000000000000000000000000000000000000000",

@@ -36,7 +36,7 @@ var (
 	now = time.UnixMilli(1_800_000_000_123)
 )
 
-// environment is a Lambda's, but for the endpoint.
+// environment is a Lambda's, except for the endpoint.
 func environment(endpoint string) map[string]string {
 	return map[string]string{
 		"AWS_ACCESS_KEY_ID": "secretid", "AWS_SECRET_ACCESS_KEY": "secret-key", "AWS_SESSION_TOKEN": "secret-session",

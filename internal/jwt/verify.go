@@ -88,7 +88,7 @@ func CanonicalAlgorithm(alg string) string {
 // A Verifier holds what tokens are measured against. It is read only, so one serves any number of goroutines.
 type Verifier struct {
 	Scheme      string             // before the token, such as Bearer, in any case; empty: there is none
-	Issuers     map[string]Trusted // by iss, compared byte for byte; required
+	Issuers     map[string]Trusted // by iss, which must match exactly; required
 	Algorithms  []string           // accepted alg values, by canonical name; required
 	Leeway      time.Duration      // clock difference allowed on exp, nbf and iat
 	MaxTokenAge time.Duration      // 0: iat is not required; else the largest age of a token

@@ -87,7 +87,7 @@ func (c *Cache) memory() (s snapshot) {
 }
 
 var (
-	errBackoff   = errors.New("not asking again yet after a failed fetch")
+	errBackoff   = errors.New("backing off after a failed fetch")
 	errAllowance = errors.New("unknown kid, and the allowance to fetch the keys again for such is used up")
 	errEmptySet  = errors.New("the issuer publishes an empty key set")
 	errStale     = errors.New("the newest keys are too old to serve already")

@@ -36,7 +36,7 @@ type Want struct {
 	// Permit must be asked before the issuer is, and before a lease is taken. leased says that the issuer will be
 	// asked under a lease, so that who waits does so in full. Its error is the search's.
 	Permit func(leased bool) error
-	// Frozen reports whether the process was frozen since the search began. What failed then says nothing about whoever
+	// Frozen reports whether the process was frozen since the search began. What failed then says nothing about what
 	// was asked.
 	Frozen func() bool
 }

@@ -83,7 +83,7 @@ type invocation struct {
 }
 
 // Invoke hands the event to a frozen process, or to a new one when there is none. It returns when that process is frozen
-// again, so that whoever invokes next meets a process that stands still. Whatever goes wrong in the function is an answer,
+// again, so that the next invocation meets a process that stands still. Whatever goes wrong in the function is an answer,
 // with isError the error's JSON (errorMessage, errorType); err says that it could not be started or that ctx ended. As with
 // Lambda, the function then runs on to its deadline.
 func (h *Host) Invoke(ctx context.Context, event []byte) (answer []byte, isError bool, err error) {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// TestFlood holds that whoever sends bad tokens cannot make the authorizer ask its issuer without end.
+// TestFlood holds that a sender of bad tokens cannot make the authorizer ask its issuer without end.
 // It counts to the fetch, so the target's keys must stay fresh meanwhile (JWKS_TTL=5m).
 func TestFlood(t *testing.T) {
 	needs := []Need{Mint, Cold, Count, LongTTL}

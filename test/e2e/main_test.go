@@ -81,12 +81,12 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	if n := len(results.cannot); n > 0 {
 		slices.Sort(results.cannot)
-		fmt.Printf("cannot on %s (%d):\n  %s\n", stack.name, n, strings.Join(results.cannot, "\n  "))
+		fmt.Printf("skipped on %s (%d):\n  %s\n", stack.name, n, strings.Join(results.cannot, "\n  "))
 	}
 	// A variant of a kind, with something behind a comma, need not show all that the kind does.
 	differs, err := report(stack.kind, stack.name == stack.kind && flag.Lookup("test.run").Value.String() == "")
 	if len(differs) > 0 {
-		fmt.Printf("differs from AWS on %s (%d):\n  %s\n", stack.name, len(differs), strings.Join(differs, "\n  "))
+		fmt.Printf("differs on %s from what AWS documents (%d):\n  %s\n", stack.name, len(differs), strings.Join(differs, "\n  "))
 	}
 	if err != nil {
 		fmt.Println(err)
@@ -95,7 +95,7 @@ func TestMain(m *testing.M) {
 	if results.passed == 0 { // nothing was shown
 		code = max(code, 1)
 	}
-	fmt.Printf("%s: %d cases run, %d passed, %d cannot, %d answers differ from AWS, %d s\n", stack.name,
+	fmt.Printf("%s: %d cases run, %d passed, %d skipped, %d answers differ from what AWS documents, %d s\n", stack.name,
 		results.passed+results.failed, results.passed, len(results.cannot), len(differs), int(time.Since(start).Seconds()))
 	os.Exit(code)
 }

@@ -9,7 +9,7 @@ import (
 func TestShared(t *testing.T) {
 	inTurn(t, []testCase{
 		{"new environments do not ask the issuer", []Need{Shared, Mint, Cold, Count}, func(t *testing.T, tg *target) {
-			check(t, tg.asks(order{}, allowed)) // whoever is first fetches and shares
+			check(t, tg.asks(order{}, allowed)) // the first environment fetches and shares
 			before, _ := tg.keyRequests(t)
 			for range 3 {
 				tg.recycle(t)

@@ -119,7 +119,7 @@ func (p pattern) MatchString(s string) bool {
 }
 
 // whole compiles a pattern as CloudFormation and API Gateway apply theirs, to the whole of a value. Theirs are Java
-// expressions: none here uses anything that Go reads otherwise, but for a negative lookahead at the start.
+// expressions: none here uses anything that Go reads otherwise, except for a negative lookahead at the start.
 func whole(t *testing.T, expression string) pattern {
 	t.Helper()
 	compile := func(s string) *regexp.Regexp {
