@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test explain test-store test-deploy test-docs test-sam test-aws aws-parameters build unit e2e e2e-store init-time judges judges-need cdk events build-AuthorizerFunction build-ProtectedFunction sam-build deploy forget-keys pin-keys unpin-keys set-parameter lint fuzz fleet bench compare cover clean
+.PHONY: help run test explain test-store test-deploy test-page test-docs test-sam test-aws aws-parameters build unit e2e e2e-store init-time judges judges-need cdk events build-AuthorizerFunction build-ProtectedFunction sam-build deploy forget-keys pin-keys unpin-keys set-parameter lint fuzz fleet bench compare cover clean
 
 # SAM as make test-deploy and make test-sam have installed it, where there is no other.
 export PATH := $(PATH):$(CURDIR)/.tools/sam/bin
@@ -82,6 +82,11 @@ test-store-unknown:
 
 test-deploy: build cdk .tools/sam/installed .tools/aws/installed .tools/ministack/installed ## the suite against ministack, an emulator of AWS, after a real sam deploy
 	@HOST_ARCH=$(HOST_ARCH) test/targets/ministack.sh
+
+test-page: build ## the page of make run, in Chromium (SHOT=FILE keeps a picture); needs apt-get install chromium chromium-driver
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { echo "make test-page needs Chromium and its driver: on Debian, apt-get install chromium chromium-driver" >&2; exit 1; }
+	@SHOT=$(abspath $(SHOT)) build/local -api-port 0 -zuplo-port 0 -- go test -count=1 -tags page ./test/page 2>build/page.log || \
+		{ echo "the end of build/page.log:"; tail -n 30 build/page.log; exit 1; }
 
 test-docs: build ## the commands of README.md, docs/ and examples/, taken out of the text; needs curl
 	@go test -count=1 -tags docs ./test/docs
@@ -197,9 +202,9 @@ set-parameter: ## another value of one of the authorizer's settings (STACK NAME=
 
 lint: ## gofmt, go vet, staticcheck
 	@out=$$(gofmt -l .) && if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
-	go vet -tags judges,store,cdk,docs ./...
+	go vet -tags judges,store,cdk,docs,page ./...
 	go -C test/bench vet ./...
-	go tool -modfile=tools/go.mod staticcheck -tags judges,store,cdk,docs ./...
+	go tool -modfile=tools/go.mod staticcheck -tags judges,store,cdk,docs,page ./...
 	cd test/bench && go tool -modfile=../../tools/go.mod staticcheck ./...
 
 fuzz: ## every fuzz target for FUZZTIME (10s)
