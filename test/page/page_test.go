@@ -372,7 +372,7 @@ func withdraw(b *browser) {
 		b.Errorf("the issuer still publishes %s", kid)
 	}
 	b.holds(b.send("good"), "✓ 200", "Protected", callerZuplo, zuploGateway, gatewayAuthorizer, gatewayProtected) // from memory
-	b.environment() // it asks at its start, and once more for the kid that it did not find
+	b.environment()                                                                                               // it asks at its start, and once more for the kid that it did not find
 	b.holds(b.send("good"), "✕ 401", "Authorizer", callerZuplo, zuploGateway, gatewayAuthorizer, authorizerIssuer, authorizerIssuer)
 	b.click("Issuer ok, all keys published")
 	b.see("#status", "all its keys are published")
