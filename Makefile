@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test explain test-store test-deploy test-page test-docs test-sam test-aws aws-parameters build unit e2e e2e-store init-time judges judges-need cdk events build-AuthorizerFunction build-ProtectedFunction sam-build deploy forget-keys pin-keys unpin-keys set-parameter lint fuzz fleet bench compare cover clean
+.PHONY: help run test explain audit build-audit test-store test-deploy test-page test-docs test-sam test-aws aws-parameters build unit e2e e2e-store init-time judges judges-need cdk events build-AuthorizerFunction build-ProtectedFunction sam-build deploy forget-keys pin-keys unpin-keys set-parameter lint fuzz fleet bench compare cover clean
 
 # SAM as make test-deploy and make test-sam have installed it, where there is no other.
 export PATH := $(PATH):$(CURDIR)/.tools/sam/bin
@@ -50,12 +50,20 @@ explain: ## why would the authorizer refuse this token? make explain < TOKEN, wi
 	@tools/build.sh build/explain ./explain
 	@build/explain $(FLAGS)
 
+audit: build-audit ## what is deployed before and around the authorizer, and what of it is open or wrong (API=ID or STACK=NAME; OPEN='GET /health', DIST=dist, FLAGS=-json)
+	@build/audit $(if $(API),-api '$(API)',-stack '$(STACK)') -open '$(OPEN)' -dist '$(or $(DIST),dist)' -explain build/explain $(FLAGS)
+
+build-audit:
+	@tools/build.sh build/explain ./explain
+	@cd tools/audit && ../build.sh ../../build/audit .
+
 # The race detector needs cgo, and Go turns cgo off where it finds no C compiler.
 unit: build
 	@race=-race; if [ "$$(go env CGO_ENABLED)" != 1 ]; then race=; \
 		echo "make test: NO RACE DETECTOR, cgo is off (no C compiler?): the tests run without -race" >&2; fi; \
 	pkgs=$$(go list ./...) && \
 	go test $$race -coverprofile=build/cover.all $$(echo "$$pkgs" | grep -v '/e2e$$\|/fleet/simulation$$')
+	@go -C tools/audit test ./...
 	@go test ./internal/fleet/simulation # what it drives runs under -race above; it would take minutes itself
 	@grep -E '^mode:|/(internal|authorizer)/' build/cover.all > build/cover.out
 	@awk 'NR > 1 { d = $$1 ~ "^[^/]*/internal/" ? "internal/" : "authorizer/"; n[d] += $$2; if ($$3) hit[d] += $$2 } \
@@ -80,7 +88,7 @@ test-store: $(if $(filter ministack dynamodb-local,$(STORE)),.tools/$(STORE)/ins
 test-store-unknown:
 	@echo 'STORE is "$(STORE)", it must be ministack or dynamodb-local' >&2; exit 1
 
-test-deploy: build cdk .tools/sam/installed .tools/aws/installed .tools/ministack/installed ## the suite against ministack, an emulator of AWS, after a real sam deploy
+test-deploy: build build-audit cdk .tools/sam/installed .tools/aws/installed .tools/ministack/installed ## the suite against ministack, an emulator of AWS, after a real sam deploy
 	@HOST_ARCH=$(HOST_ARCH) test/targets/ministack.sh
 
 test-page: build ## the page of make run, in Chromium (SHOT=FILE keeps a picture); needs apt-get install chromium chromium-driver
@@ -204,8 +212,10 @@ lint: ## gofmt, go vet, staticcheck
 	@out=$$(gofmt -l .) && if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
 	go vet -tags judges,store,cdk,docs,page ./...
 	go -C test/bench vet ./...
+	go -C tools/audit vet ./...
 	go tool -modfile=tools/go.mod staticcheck -tags judges,store,cdk,docs,page ./...
 	cd test/bench && go tool -modfile=../../tools/go.mod staticcheck ./...
+	cd tools/audit && go tool -modfile=../go.mod staticcheck ./...
 
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	@n=0; for pkg in $$(go list ./internal/... ./authorizer); do \

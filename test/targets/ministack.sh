@@ -230,6 +230,9 @@ standin "$api" -- python3 test/targets/apis.py "${apis[@]}"
 step "one policy per token, whichever route it asks for first"
 standin "$api" -- python3 -B test/targets/rules.py "${apis[@]:0:4}" function="${arn##*:}"
 
+step "make audit: of these APIs, and of some with faults"
+standin "$api" -- python3 -B test/targets/audit.py "${apis[@]}" function="${arn##*:}"
+
 describe zuplo-lambda-authorizer >>"$log" # it can tell
 
 step "sam delete"
