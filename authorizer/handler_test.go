@@ -31,6 +31,7 @@ import (
 	golangjwt "github.com/golang-jwt/jwt/v5"
 
 	"zuplo-lambda-authorizer/internal/config"
+	"zuplo-lambda-authorizer/internal/issuer"
 	"zuplo-lambda-authorizer/internal/jwt"
 )
 
@@ -555,7 +556,7 @@ func TestStart(t *testing.T) {
 		lines []string
 		asked int // requests to the issuer
 	}{
-		{map[string]string{"ISSUER": s.issuer, "AUDIENCE": "us"}, []string{`"msg":"fetch"`}, 1},
+		{map[string]string{"ISSUER": s.issuer, "AUDIENCE": "us"}, []string{`"level":"INFO","msg":"start","version":"` + version + `"}`, `"msg":"fetch"`}, 1},
 		{map[string]string{"ISSUER": s.issuer, "LEEWAY": "1h", "LOG_LEVEL": "x"}, []string{
 			`"level":"ERROR","msg":"reading the configuration","error":"LEEWAY: `,
 			`"level":"ERROR","msg":"reading the configuration","error":"LOG_LEVEL: `}, 0},
@@ -608,6 +609,8 @@ func TestBadConfigurationEndsTheProcess(t *testing.T) {
 		}
 	}
 }
+
+const version = issuer.Version // where an issuer is a URL
 
 // The process asks for keys before it asks for work, and answers: the Lambda Runtime API as a function sees it.
 func TestProcess(t *testing.T) {
@@ -667,6 +670,9 @@ func TestProcess(t *testing.T) {
 	}
 	cancel()
 	_ = c.Wait() // killed
+	if !strings.Contains(out.String(), `"level":"INFO","msg":"start","version":"`+version+`"}`) {
+		t.Errorf("it does not log its version: %s", &out)
+	}
 	if !strings.Contains(out.String(), `"verdict":"reject"`) || strings.Contains(errs.String(), "Unauthorized") || !strings.Contains(errs.String(), "reading the event") {
 		t.Errorf("its logs are %s and %s", &out, &errs)
 	}

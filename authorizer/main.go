@@ -43,6 +43,7 @@ func start(ctx context.Context, getenv func(string) string, out io.Writer, now f
 		return nil, err
 	}
 	a := newAuthorizer(c, out, now)
+	a.log.Info("start", "version", issuer.Version)
 	a.warm(ctx)
 	return a, nil
 }

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -135,7 +136,8 @@ func compressed(text string) string {
 	return b.String()
 }
 
-// The version is written in two places, because the template cannot read the code.
+// The version is written in three places, because neither the template nor the changelog can read the code. The tag is held to it
+// when a release is built.
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../template.yaml")
@@ -151,6 +153,13 @@ func TestVersion(t *testing.T) {
 	}
 	if err := yaml.Unmarshal(text, &template); err != nil || template.Metadata.Application.SemanticVersion != issuer.Version {
 		t.Errorf("the template has version %q, %v; requests for keys say %q", template.Metadata.Application.SemanticVersion, err, issuer.Version)
+	}
+	changelog, err := os.ReadFile("../../CHANGELOG.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first := regexp.MustCompile(`(?m)^## .*$`).FindString(string(changelog)); !regexp.MustCompile(`^## \[` + regexp.QuoteMeta(issuer.Version) + `\] - (Unreleased|\d{4}-\d\d-\d\d)$`).MatchString(first) {
+		t.Errorf("the changelog begins with %q; requests for keys say %q", first, issuer.Version)
 	}
 }
 

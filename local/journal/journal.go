@@ -204,7 +204,7 @@ func (j *Journal) Log(ctx context.Context, function, line string) {
 			}
 		})
 		j.Event("fetch", fmt.Sprintf("%s, %d ms", what, l.Duration))
-	case l.Msg == "no fresh keys at the start": // the fetch told it
+	case l.Msg == "start" || l.Msg == "no fresh keys at the start": // the fetch tells it
 	case l.Msg != "":
 		j.Event(function, l.Msg+": "+cmp.Or(l.Error, line))
 	default:

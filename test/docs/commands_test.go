@@ -14,6 +14,10 @@ var elsewhere = map[string]string{
 	"make run     #":                        "make test is make test, and TestGreeting in local/ starts what make run starts",
 	"sam build && sam deploy":               "make test-deploy takes it out of README.md",
 	"make sam-build":                        "make test-sam does both for every event file",
+	"make audit API=":                       "make test-deploy audits APIs of every kind, good ones and bad ones",
+	"git checkout v":                        "make dist && make verify-release DIR=dist does the same to the checkout, in .ci/run",
+	"gh attestation verify":                 "nobody: it needs GitHub, and docs/release.md says so",
+	"sam package --template-file":           "nobody: it needs AWS's repository, and docs/release.md says so",
 	"aws lambda get-function-configuration": "make test-deploy runs the first on the emulator, explain's own tests read what it prints",
 	"aws apigateway update-account":         "nobody: it sets a role of the whole account, and the emulator has none",
 }

@@ -26,33 +26,37 @@ OUT = ROOT / "build" / "judges"
 TOOLS = pathlib.Path(sys.executable).parent
 ACCEPTED = tomllib.loads((ROOT / "test" / "judges" / "accepted.toml").read_text())
 
+# The templates of a release, which are made of template.yaml: what is accepted there is accepted here.
+RELEASE = ["dist/template.yaml", "dist/application.yaml"]
+
 logging.getLogger("samtranslator").setLevel(logging.ERROR)
 
 
 def main():
     translated = {}  # template by the file of what became of it
     for source in templates():
-        for variant, values in parameter_sets(source):
+        sets = list(parameter_sets(source))
+        for variant, values in sets:
             out = OUT / f"{source.replace('/', '-')}.{variant}.json"
             try:
                 out.write_text(json.dumps(translate(source, values), indent=1))
             except InvalidDocumentException as e:
                 sys.exit(f"translating {source}, parameters {variant}: {[c.message for c in e.causes]}")
-            translated[str(out.relative_to(ROOT))] = source
-        print(f"{source}: translated with {list(translated.values()).count(source)} sets of parameters")
+            translated[str(out.relative_to(ROOT))] = "template.yaml" if source in RELEASE else source
+        print(f"{source}: translated with {len(sets)} sets of parameters")
     faults = judge("cfn-lint", cfn_lint(translated))
     faults += judge("checkov", checkov(translated | {source: source for source in translated.values()}))
     sys.exit(faults > 0)
 
 
 def templates():
-    """Returns template.yaml, the templates among the examples and the CDK's, and empties the folder for what becomes of them."""
+    """Returns template.yaml, a release's, the templates among the examples and the CDK's, and empties the folder for what becomes of them."""
     OUT.mkdir(parents=True, exist_ok=True)
     for old in OUT.glob("*.json"):
         old.unlink()
     is_template = re.compile(r"^(AWSTemplateFormatVersion|Transform|Resources):", re.MULTILINE)
     examples = [f for f in sorted((ROOT / "examples").rglob("*.y*ml")) if "node_modules" not in f.parts and is_template.search(f.read_text())]
-    return ["template.yaml", *(str(f.relative_to(ROOT)) for f in examples), "build/cdk/orders-cdk.template.json"]
+    return ["template.yaml", *RELEASE, *(str(f.relative_to(ROOT)) for f in examples), "build/cdk/orders-cdk.template.json"]
 
 
 def parameter_sets(source):
@@ -71,7 +75,7 @@ def parameter_sets(source):
 
     defaults = {name: others[name][0] for name in required}
     yield "defaults", defaults
-    for name in steering:
+    for name in [] if source in RELEASE else steering:
         for i, value in enumerate(others[name]):
             yield f"{name}{i + 1}", defaults | {name: value}
     yield "all-changed", {name: values[-1] for name, values in others.items() if values}
@@ -87,7 +91,7 @@ def translate(source, values):
     # What sam package does: the code is in S3.
     functions = [r["Properties"] for r in template.get("Resources", {}).values() if r["Type"] == "AWS::Serverless::Function"]
     for properties in [template.get("Globals", {}).get("Function", {}), *functions]:
-        if "CodeUri" in properties:
+        if isinstance(properties.get("CodeUri"), str):
             properties["CodeUri"] = "s3://bucket/key"
     return transform(template, {}, SimpleNamespace(load=lambda: ACCEPTED["managed_policies"]))
 

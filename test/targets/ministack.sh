@@ -242,4 +242,25 @@ for stack in orders-rest orders-http orders-http1 orders-websocket orders-cdk or
 done
 [ "$(curl -s -o "$work/answer" -w '%{http_code}' "$api/protected")" = 404 ] || { echo "the deleted API still answers: $(cat "$work/answer")" >&2 && exit 1; }
 dynamodb "$AWS_ENDPOINT_URL" ListTables '{}' | grep -q '"TableNames": *\[\]' || { echo "the table of shared keys is still there" >&2 && exit 1; }
+
+step "a release: deployed from nothing but dist/, with the commands of docs/release.md, and removed"
+cp -r dist "$work/release"
+zip=$work/release/authorizer-$(sed -n 's/^    SemanticVersion: //p' "$work/release/template.yaml")-$HOST_ARCH.zip
+# commands HEADING: the first commands below it.
+commands() { sed -n "/^## $1/,/^## /p" docs/release.md | sed -n '/^```sh$/,/^```$/{/^```/d;p}' | grep .; }
+released() { (cd "$work/release" && export BUCKET=releases ISSUER="http://127.0.0.1:$ZUPLO_PORT/__zuplo/issuer" && bash -euo pipefail -c "$1") >>"$log" 2>&1; }
+aws s3 mb s3://releases >>"$log"
+released "$(commands Installing) Audience=aws-origin SharedJwks=false Monitoring=false Architecture=$HOST_ARCH"
+api=$(at zuplo-lambda-authorizer)
+f=$(aws cloudformation describe-stack-resource --stack-name zuplo-lambda-authorizer --logical-resource-id AuthorizerFunction --query StackResourceDetail.PhysicalResourceId --output text)
+curl -sf "$(aws lambda get-function --function-name "$f" --query Code.Location --output text)" | cmp - "$zip"
+(unset JWKS_TTL JWKS_MAX_STALE LEEWAY MAX_TOKEN_AGE && TARGET='ministack, a release' standin "$api" -- "${suite[@]}" -run 'TestAllow|TestGateway|TestZuplo|TestReject/(header|EdDSA)')
+released "$(commands Removing)"
+! describe zuplo-lambda-authorizer >>"$log" 2>&1 || { echo "the release's stack is still there" >&2 && exit 1; }
+[ -z "$(aws s3 ls s3://releases)" ] || { echo "the release's zips are still there" >&2 && exit 1; }
+
+step "the release's template for the Serverless Application Repository, through sam package"
+(cd "$work/release" && sam package --template-file application.yaml --s3-bucket releases --output-template-file packaged.yaml) >>"$log" 2>&1
+[ "$(grep -cE '^ +(CodeUri|LicenseUrl|ReadmeUrl): s3://releases/' "$work/release/packaged.yaml")" = 4 ] ||
+	{ echo "sam package did not replace all of it: $(grep -nE 'Uri:|Url:' "$work/release/packaged.yaml")" >&2 && exit 1; }
 step "done"

@@ -469,3 +469,26 @@ func TestRunbookHasTheFunctionsOfMake(t *testing.T) {
 		t.Error("the documents name --environment of the Lambda CLI")
 	}
 }
+
+// The changelog has the form of Keep a Changelog: versions from the newest down, each with known sections.
+func TestChangelog(t *testing.T) {
+	var versions, dates []string
+	for line := range strings.Lines(file(t, "CHANGELOG.md")) {
+		line = strings.TrimSpace(line)
+		switch {
+		case strings.HasPrefix(line, "## "):
+			m := regexp.MustCompile(`^## \[(\d+\.\d+\.\d+)\] - (Unreleased|\d{4}-\d\d-\d\d)$`).FindStringSubmatch(line)
+			if m == nil || m[2] == "Unreleased" && len(versions) > 0 {
+				t.Fatalf("%q is no version with its date", line)
+			}
+			versions, dates = append(versions, m[1]), append(dates, m[2])
+		case strings.HasPrefix(line, "### "):
+			if !slices.Contains([]string{"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}, line[4:]) {
+				t.Errorf("%q is no section of Keep a Changelog", line)
+			}
+		}
+	}
+	if len(versions) == 0 || !slices.IsSortedFunc(dates, func(a, b string) int { return strings.Compare(b, a) }) { // Unreleased sorts after all dates
+		t.Errorf("versions %v, dates %v", versions, dates)
+	}
+}
