@@ -111,7 +111,7 @@ test-sam: build .tools/sam/installed ## Check, 5 min: the event files and the su
 	@$(MAKE) --no-print-directory sam-build >build/sam-build.log 2>&1 || { cat build/sam-build.log >&2; exit 1; }
 	@HOST_ARCH=$(HOST_ARCH) test/targets/sam-local.sh
 
-test-aws: build ## Check, minutes: the suite against a deployed stage (API=https://... KEYS=FILE, or a real gateway's ISSUER, ZUPLO_URL, ZUPLO_API_KEY)
+test-aws: build ## Check, some minutes: the suite against a deployed stage (API=https://... KEYS=FILE, or a real gateway's ISSUER, ZUPLO_URL, ZUPLO_API_KEY)
 	@test/targets/aws.sh test
 
 aws-parameters: build ## Deploy, 3 s: parameters for a stage that takes the tokens of make test-aws KEYS=FILE, for sam deploy
@@ -196,7 +196,7 @@ sam-build: ## Deploy, 4 s: both functions through sam build for this machine, in
 	sed 's/^      Architecture: .*/      Architecture: $(HOST_ARCH)/' template.yaml >build/template.yaml
 	SAM_CLI_TELEMETRY=0 sam build --template build/template.yaml --base-dir . --build-dir build/sam
 
-deploy: ## Deploy, minutes, AWS's: sam build, sam deploy (PARAMS='Issuer=https://... Audience=...')
+deploy: ## Deploy, some minutes: sam build, sam deploy (PARAMS='Issuer=https://... Audience=...')
 	@$(if $(findstring Architecture=,$(PARAMS)),$(error PARAMS names Architecture, which is no parameter: it is Mappings, Build, Functions, Architecture in template.yaml))
 	@command -v sam >/dev/null || { echo "make $@ needs the AWS SAM CLI, which is not installed" >&2; exit 1; }
 	sam build
@@ -235,15 +235,16 @@ workflows: .tools/workflows/installed ## Check, 16 s: the workflows and Dependab
 	go tool -modfile=tools/go.mod actionlint
 	.tools/workflows/bin/zizmor --offline --no-progress --persona=auditor --strict-collection .
 
-lint: ## Check, 45 s: gofmt, go vet, staticcheck, the comments of make help
+lint: ## Check, 45 s: gofmt, go vet (for macOS, too), staticcheck, the comments of make help
 	@list=$$($(MAKE) --no-print-directory help) || { echo "$$list" | grep '^Makefile:'; exit 1; }
 	@out=$$(gofmt -l .) && if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
 	go vet -tags judges,store,cdk,docs,page ./...
+	GOOS=darwin go vet ./...
 	for m in $(MODULES); do go -C $$m vet ./... || exit 1; done
 	go tool -modfile=tools/go.mod staticcheck -tags judges,store,cdk,docs,page ./...
 	for m in $(MODULES); do (cd $$m && go tool -modfile=$(CURDIR)/tools/go.mod staticcheck ./...) || exit 1; done
 
-fuzz: ## Check, FUZZTIME each: every fuzz target for FUZZTIME (10s)
+fuzz: ## Check, 4 min: every fuzz target for FUZZTIME (10s)
 	@n=0; for pkg in $$(go list ./internal/... ./authorizer); do \
 		list=$$(go test -list '^Fuzz' $$pkg) || { echo "$$list"; exit 1; }; \
 		for f in $$(echo "$$list" | grep '^Fuzz'); do \
@@ -252,7 +253,7 @@ fuzz: ## Check, FUZZTIME each: every fuzz target for FUZZTIME (10s)
 		done; \
 	done; [ $$n -gt 0 ] || { echo "make fuzz: no fuzz targets found"; exit 1; }
 
-fleet: ## Maintain, minutes: 200 to 1,500 environments with one table on a simulated clock, measured into docs/fleet.md
+fleet: ## Maintain, some minutes: 200 to 1,500 environments with one table on a simulated clock, measured into docs/fleet.md
 	@FLEET_TABLE=$(CURDIR)/docs/fleet.md go test -count=1 -timeout 30m ./internal/fleet/simulation
 
 bench: ## Maintain, 12 s: benchmarks
