@@ -321,7 +321,7 @@ func modes(b *browser) {
 	}
 	b.holds(s, "✓ 200", "Protected", append(slices.Clone(failed), gatewayProtected)...)
 	set("503")
-	b.click("Issuer ok, all keys published")
+	b.click("Issuer ok, signing keys published")
 	b.see("#modes [aria-pressed=true]", "ok")
 	b.see("#age", "fresh")
 }
@@ -374,8 +374,8 @@ func withdraw(b *browser) {
 	b.holds(b.send("good"), "✓ 200", "Protected", callerZuplo, zuploGateway, gatewayAuthorizer, gatewayProtected) // from memory
 	b.environment()                                                                                               // it asks at its start, and once more for the kid that it did not find
 	b.holds(b.send("good"), "✕ 401", "Authorizer", callerZuplo, zuploGateway, gatewayAuthorizer, authorizerIssuer, authorizerIssuer)
-	b.click("Issuer ok, all keys published")
-	b.see("#status", "all its keys are published")
+	b.click("Issuer ok, signing keys published")
+	b.see("#status", "publishes the keys that sign")
 	if !published() || strings.Contains(b.text("#keys"), "withdrawn") {
 		b.Errorf("%s is still withdrawn; the page says %q", kid, b.text("#keys"))
 	}
@@ -503,7 +503,7 @@ func contrast(b *browser) {
 	b.click("503")
 	b.see("#modes [aria-pressed=true]", "503")
 	b.send("good")
-	b.click("Issuer ok, all keys published")
+	b.click("Issuer ok, signing keys published")
 	b.see("#modes [aria-pressed=true]", "ok")
 	b.environment()
 	b.send("good")
