@@ -99,10 +99,13 @@ test-store-unknown:
 test-deploy: build build-audit cdk dist .tools/sam/installed .tools/aws/installed .tools/ministack/installed ## Check, 6 min: the suite against ministack, an emulator of AWS, after a real sam deploy, and a release deployed from dist/
 	@HOST_ARCH=$(HOST_ARCH) test/targets/ministack.sh
 
-test-page: build ## Check, 50 s: the page of make run, in Chromium (SHOT=FILE keeps a picture); needs apt-get install chromium chromium-driver
+test-page: build ## Check, 60 s: the page of make run, in Chromium (SHOT=FILE keeps a picture); needs apt-get install chromium chromium-driver
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { echo "make test-page needs Chromium and its driver: on Debian, apt-get install chromium chromium-driver" >&2; exit 1; }
-	@SHOT=$(abspath $(SHOT)) build/local -api-port 0 -zuplo-port 0 -- go test -count=1 -tags page ./test/page 2>build/page.log || \
-		{ echo "the end of build/page.log:"; tail -n 30 build/page.log; exit 1; }
+	@SHOT=$(abspath $(SHOT)) $(call PAGE_SUITE,page,TestPage)
+	@JWKS_TTL=2s JWKS_MAX_STALE=4s RULES='[{"routes": ["GET /protected"]}, {"routes": ["GET /orders/*"], "scopes": ["orders:read"]}]' $(call PAGE_SUITE,page-rules,TestRules)
+
+PAGE_SUITE = build/local -api-port 0 -zuplo-port 0 -- go test -count=1 -tags page -run $(2) ./test/page 2>build/$(1).log || \
+	{ echo "the end of build/$(1).log:"; tail -n 30 build/$(1).log; exit 1; }
 
 test-docs: build ## Check, 10 s: the commands of README.md, docs/ and examples/, taken out of the text; needs curl
 	@go test -count=1 -tags docs ./test/docs

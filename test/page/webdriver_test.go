@@ -120,10 +120,10 @@ func (b *browser) screen(width, height int, scheme string) {
 		map[string]string{"name": "prefers-color-scheme", "value": scheme}, map[string]string{"name": "prefers-reduced-motion", "value": "reduce"}}})
 }
 
-// click clicks, as a mouse would, on the button, choice or list's row that shows this text and no other.
+// click clicks, as a mouse would, on the button, choice or link that shows this text and no other.
 func (b *browser) click(label string) {
 	b.Helper()
-	b.mouse(fmt.Sprintf(`//*[(self::button or self::label) and normalize-space()=%q]`, label))
+	b.mouse(fmt.Sprintf(`//*[(self::button or self::label or self::a) and normalize-space()=%q]`, label))
 }
 
 func (b *browser) mouse(xpath string) {
