@@ -436,8 +436,8 @@ environment was first.
 
 - "Table: errors", "1 s slow" and "answers lost" are what the table does for a third or more of the run, in its middle. A request
   to a slow table has its effect although nobody waits for it any more, and so has one whose answer is lost.
-- With "clocks 2 s apart", an environment in three is a second ahead and another a second behind. Whoever is ahead may take a
-  lease 2 s earlier from one who is behind: one request more in a minute.
+- With "clocks 2 s apart", an environment in three is a second ahead and another a second behind. One that is ahead may take a
+  lease 2 s earlier from one that is behind: one request more in a minute.
 - "One clock a day ahead" is that of one environment in 200. Leases and sets that it writes mean nothing to the others, nor
   theirs to it. It asks as often as an environment without a table, each time the others may ask once more, and whose
   lease it overrides does not get to share a set.
@@ -448,7 +448,7 @@ const pagePartition = `
 
 An issuer is one item, hence one partition of DynamoDB: 3,000 read units and 1,000 write units a second. A consistent read takes one
 unit for each 4 KB of the item, an eventually consistent one half of that, and a write one for each KB, also when its condition
-fails. What is too much is refused at once, and who is refused asks the issuer without a lease. So a fleet that is too large asks
+fails. What is too much is refused at once, and an environment that is refused asks the issuer without a lease. So a fleet that is too large asks
 too often. Here the table has that cap, and the environments are asked at random moments.
 
 How large is too large follows from the cap, and from the reads of an environment in one second, at most:
@@ -459,7 +459,7 @@ How large is too large follows from the cap, and from the reads of an environmen
 | the same, and an outage of the issuer begins | a consistent one and three others | 2.5 | 1,200 | 10 | 300 |
 | all start in the same second, with nothing shared | a consistent one and five others | 3.5 | 850 | 3.5, no set is there | 850 |
 
-Writes allow for more. Who comes back to a lease looks first, and few find it free at the same moment. Only those who start at the
+Writes allow for more. An environment that comes back to a lease looks first, and few find it free at the same moment. Only those who start at the
 same moment all try to take it: 1,000 can, at one unit each while there is no set.
 
 The bound is 10 requests in 60 s, and 12 where an outage begins, because the first leases that bring nothing last 1, 2 and
