@@ -47,7 +47,7 @@ run: build $(if $(filter 1,$(STORE)),.tools/ministack/installed) ## Try, 3 s: th
 	@MAKE_VARIABLES='$(strip $(GIVEN))' $(if $(filter 1,$(STORE)),test/targets/with-store.sh) build/local -api-port $(API_PORT) -zuplo-port $(ZUPLO_PORT) -alg $(ALG) -tokens $(TOKENS)
 
 test: unit e2e ## Check, 4 min: unit tests with -race and coverage, then the end-to-end suite against the local stack
-	@echo "left out, for it is Go only: the shared store on a DynamoDB, make test-store STORE=ministack and STORE=dynamodb-local"
+	@echo "left out, because this is Go only: the shared store on a DynamoDB, make test-store STORE=ministack and STORE=dynamodb-local"
 
 build: ## Try, 2 s: both functions, explain and the local stack, for this machine, in build/
 	@echo "building authorizer, protected, explain and the local stack (the first time Go fetches and compiles what they need, which takes a minute or two)" >&2
@@ -89,7 +89,7 @@ e2e: build
 SUITE = build/local -api-port 0 -zuplo-port 0 -- go -C test/e2e test -count=1 $(2) 2>build/e2e-$(1).log || \
 	{ echo "the end of build/e2e-$(1).log:"; tail -n 60 build/e2e-$(1).log; exit 1; }
 
-test-store: $(if $(filter ministack dynamodb-local,$(STORE)),.tools/$(STORE)/installed,test-store-unknown) ## Check, 6 to 40 s: the shared store on DynamoDBs of others (STORE=ministack|dynamodb-local)
+test-store: $(if $(filter ministack dynamodb-local,$(STORE)),.tools/$(STORE)/installed,test-store-unknown) ## Check, 6 to 40 s: the shared store on emulators of DynamoDB (STORE=ministack|dynamodb-local)
 	@go test -c -tags store -o build/jwkstable.test ./internal/jwkstable
 	@test/targets/store.sh $(STORE)
 
@@ -141,7 +141,7 @@ HOST_ARCH = $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
 	cd $(@D) && sha256sum --check --quiet --strict $(CURDIR)/tools/dynamodb-local/sha256 && [ $$(ls | wc -l) = $$(wc -l <$(CURDIR)/tools/dynamodb-local/sha256) ]
 	touch $@
 
-judges: build cdk dist workflows .tools/judges-venv/installed test/judges/node_modules/installed ## Check, 3 min: what tools of others say: templates, tokens, policies, patterns
+judges: build cdk dist workflows .tools/judges-venv/installed test/judges/node_modules/installed ## Check, 3 min: third-party linters and JWT libraries about templates, tokens, policies, patterns
 	@.tools/judges-venv/bin/python test/judges/templates.py
 	go test -count=1 -tags judges ./test/judges
 
