@@ -233,7 +233,7 @@ func TestHints(t *testing.T) {
 		{name: "no aud", input: with(m{"aud": nil}), reason: "audience absent", fails: "aud", hint: "the option audience"},
 		{name: "another aud", input: with(m{"aud": []string{"them"}}), reason: "audience", fails: "aud", hint: "another upstream"},
 		{name: "too old", input: good, reason: "too_old", fails: "age", hint: "keeps tokens longer", env: map[string]string{"MAX_TOKEN_AGE": "1s", "LEEWAY": "0s"}},
-		{name: "too old, for it has no iat", input: with(m{"iat": nil}), reason: "too_old", fails: "age", hint: "when it was issued", env: map[string]string{"MAX_TOKEN_AGE": "1m"}},
+		{name: "too old, because it has no iat", input: with(m{"iat": nil}), reason: "too_old", fails: "age", hint: "when it was issued", env: map[string]string{"MAX_TOKEN_AGE": "1m"}},
 		{name: "all at once", input: sign(`{"alg":"EdDSA","kid":"k1","typ":"JOSE"}`, claims(m{"exp": 1, "nbf": 9e9, "aud": "x"})), reason: "malformed typ", fails: "typ exp nbf aud"},
 		{name: "strangers' text", input: with(m{"aud": "\x1b[2J\u202e\u0000" + strings.Repeat("x", 1000)}), reason: "audience", fails: "aud"},
 	} {

@@ -279,7 +279,7 @@ func TestTokenHeader(t *testing.T) {
 			}
 		}
 	}
-	// A TOKEN event has no headers, and whoever set up the authorizer chose the one.
+	// A TOKEN event has no headers, and its authorizer was set up with the one that counts.
 	for value, token := range map[string]string{`"t"`: "t", `"t,u"`: "t,u", `""`: "", `null`: "", ``: ""} {
 		got, err := Parse(with(t, "rest-token", map[string]string{"authorizationToken": value, "headers": `{"X-Token":"u"}`}), "X-Token")
 		if err != nil || got.Token != token {

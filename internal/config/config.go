@@ -263,7 +263,7 @@ func (r *reader) duration(name, byDefault string, low, high time.Duration) time.
 }
 
 // list returns the comma-separated items of a variable. check may be nil. What is wrong is told by the item's number,
-// from 1, and not by its text, for a secret may have ended up there.
+// from 1, and not by its text, because a secret may have ended up there.
 func (r *reader) list(name, byDefault string, check func(string) error) (items []string) {
 	v := r.text(name, byDefault)
 	if v == "" {

@@ -275,7 +275,7 @@ func (v *visit) ask(ctx context.Context, leased bool) (found keycache.Found, err
 	return found, err
 }
 
-// share tells the fleet what came of its lease. Who was overtaken loses: his set may be older than the one that is there.
+// share tells the fleet what came of its lease. An environment that was overtaken loses: its set may be older than the one that is there.
 func (v *visit) share(ctx context.Context, o keycache.Outcome, c Copy) {
 	if o == keycache.Frozen { // the lease is good for another fetch
 		return

@@ -59,7 +59,7 @@ func (f *shared) other() *shared { return join(keytest.Beside(f.Issuer), f.table
 func (f *shared) item() storetest.Item     { return f.table.Item("i", "u") }
 func (f *shared) setItem(i storetest.Item) { f.table.SetItem("i", "u", i) }
 
-// share replaces the shared set by one that was sent for that long ago, whoever has the lease.
+// share replaces the shared set by one that was sent for that long ago, whichever environment has the lease.
 func (f *shared) share(age time.Duration, text []byte) {
 	i := f.item()
 	i.Set, i.Sent = text, number(time.Now().Add(-age))
@@ -380,7 +380,7 @@ func TestFrozenBeyondTheLease(t *testing.T) {
 	})
 }
 
-// Who may not ask the issuer for another unknown kid looks at the shared copy all the same.
+// A request that may not ask the issuer for another unknown kid looks at the shared copy all the same.
 func TestLookingWithoutAllowance(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -411,7 +411,7 @@ func spend(t *testing.T, f *shared) {
 	}
 }
 
-// A copy that is damaged or too old counts as absent, and whoever has the lease next replaces it.
+// A copy that is damaged or too old counts as absent, and the next one with the lease replaces it.
 func TestDamagedCopy(t *testing.T) {
 	t.Parallel()
 	good := keytest.Text("a")
@@ -990,7 +990,7 @@ func TestLostAnswerOfTaking(t *testing.T) {
 	})
 }
 
-// Who has the lease waits for its fetch in full, although old keys could serve, and the table's time comes on top.
+// The lease's holder waits for its fetch in full, although old keys could serve, and the table's time comes on top.
 func TestHolderWaitsInFull(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -1055,7 +1055,7 @@ func TestDueWaitIsCut(t *testing.T) {
 	})
 }
 
-// Who gives up while keys that came are being shared does not count that as a failure.
+// A request that gives up while keys that came are being shared does not count that as a failure.
 func TestGivingUpWhileSharing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -1145,7 +1145,7 @@ func TestJoiningALongSearch(t *testing.T) {
 	})
 }
 
-// Who asks for a kid that nobody knows joins a search that is only for keys that are due: when that may not ask the
+// A request with a kid that nobody knows joins a search that is only for keys that are due: when that may not ask the
 // issuer, the shared copy is looked at for the kid.
 func TestJoiningASearchForDueKeys(t *testing.T) {
 	t.Parallel()

@@ -1070,7 +1070,7 @@ func (m *model) bareOutageEnds(c *call) string {
 	return wrong
 }
 
-// Who waits takes a lease that frees up, while no key is usable.
+// A request that waits takes a lease that frees up, while no key is usable.
 func (m *model) freeLeaseIsTaken(c *call) string {
 	wrong := m.refused(c)
 	if wrong == "" || !c.before.bare(c.begin) || !c.steady || !c.wellFor(longestBare+afterOutages) || m.cutShort(c, c.wellSince) || !m.tableWell(c.end) {
@@ -1293,7 +1293,7 @@ func (m *model) isAllowed(newest int) {
 	}
 }
 
-// Who asks the issuer takes the lease first: nobody asks while another's stands. A table that is slow or fails, or did of
+// An environment takes the lease before it asks the issuer: nobody asks while another's stands. A table that is slow or fails, or did of
 // late, is left alone.
 func (m *model) holdsLease(newest int) {
 	q := m.requests[newest]

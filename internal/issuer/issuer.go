@@ -167,7 +167,7 @@ func Name(uri string) string {
 }
 
 // unquoted takes from an error of net/http's what may hold a secret of the URL's query: the whole URL, which stands
-// before it, and what it quotes, for an answer may repeat the query.
+// before it, and what it quotes, because an answer may repeat the query.
 func unquoted(err error) error {
 	var e *url.Error
 	if errors.As(err, &e) {

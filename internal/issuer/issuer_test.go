@@ -223,7 +223,7 @@ func findWith(ctx context.Context, uri string, client *http.Client, log *slog.Lo
 	})
 }
 
-// Who is not permitted to ask does not, nor who was given up meanwhile.
+// A fetch that is not permitted is not made, nor one that was given up meanwhile.
 func TestNotPermitted(t *testing.T) {
 	t.Parallel()
 	no := errors.New("no")

@@ -563,7 +563,7 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// The time of whoever waits ends a call, too, and without time there is none.
+// A call ends with its caller's time, too, and without time there is none.
 func TestContext(t *testing.T) {
 	t.Parallel()
 	endpoint, asked := listen(t, wait)

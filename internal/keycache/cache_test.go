@@ -803,7 +803,7 @@ func (b before) Find(ctx context.Context, w keycache.Want) (keycache.Found, erro
 	return b.Source.Find(ctx, w)
 }
 
-// Who joins a search that does not ask the issuer is not told what it told the one who began it.
+// A request that joins a search that does not ask the issuer is not told what it told the request that began it.
 func TestJoiningASearch(t *testing.T) {
 	t.Parallel()
 	slow := func(context.Context, keycache.Want) (keycache.Found, error, bool) {
@@ -845,7 +845,7 @@ func TestJoiningASearch(t *testing.T) {
 	}
 }
 
-// Who joins a fetch that fails is told of it, and does not begin a search that may not ask.
+// A request that joins a fetch that fails is told of it, and does not begin a search that may not ask.
 func TestJoiningAFetchThatFails(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

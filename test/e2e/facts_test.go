@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// facts asks the target what this repository's documentation calls unverified, for it takes an AWS account to know, and
+// facts asks the target what this repository's documentation calls unverified, because it takes an AWS account to know, and
 // prints what is so and what is not. The cases judge it.
 func facts() {
 	get := func(authorization string) (reply, error) {

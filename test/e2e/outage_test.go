@@ -62,7 +62,7 @@ func coldOutage(t *testing.T, tg *target, mode string) {
 	tg.recycle(t)
 	starts := tg.counted(t).Starts
 	check(t, tg.asks(order{}, within(answerLimit, unavailable)))
-	// A bad token is refused, if at all, for what is wrong with it: never let in, never a crash.
+	// A bad token is refused, if at all, because of what is wrong with it: never let in, never a crash.
 	check(t, tg.asks(order{Foreign: true}, within(answerLimit, unavailable)))
 	check(t, tg.asks(order{}.claim("exp", 0), within(answerLimit, refused)))
 	tg.mode(t, "ok")

@@ -21,7 +21,7 @@ unpin=$(block "change Jwks ''")
 types() { cd "$work" && bash -ec "$functions"$'\n'"$1" && cd "$root"; }
 makes() { make --no-print-directory "$@"; }
 
-# ministack cannot flush a stage's cache. Who asks for it gets API Gateway's answer from here.
+# ministack cannot flush a stage's cache. A request for it gets API Gateway's answer from here.
 ! aws apigateway flush-stage-authorizers-cache --rest-api-id "$API" --stage-name prod 2>"$work/answer" || fail "ministack can flush a stage's cache now: ask it here"
 grep -q 'Unknown API Gateway v1 path' "$work/answer" || fail "ministack does not know how to flush a cache, but says $(cat "$work/answer")"
 cat >"$work/flushes.py" <<'END'

@@ -114,7 +114,7 @@ func TestKindsOfAPI(t *testing.T) {
 	}
 }
 
-// Whoever synthesises examples/cdk gets the same libraries, in this version exactly. What comes of it is tested by make cdk.
+// Each synthesis of examples/cdk uses the same libraries, in this version exactly. What comes of it is tested by make cdk.
 func TestCDKIsPinned(t *testing.T) {
 	var manifest struct {
 		Dependencies, DevDependencies map[string]string

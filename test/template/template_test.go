@@ -719,7 +719,7 @@ func TestSamconfig(t *testing.T) {
 }
 
 // The architecture is in one place: make builds for what tools/arch/ says, which the template's mapping chooses, and
-// whoever asks make for another one is told of that place. That SAM does so is shown by make test-deploy.
+// make names that place when it is asked for another one. That SAM does so is shown by make test-deploy.
 func TestArchitecture(t *testing.T) {
 	// Read here so that go test's cache knows of what make reads.
 	file(t, "Makefile")

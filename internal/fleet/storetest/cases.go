@@ -468,7 +468,7 @@ func over(f *fixture) {
 	}
 }
 
-// Whoever has the clock that is a day ahead or behind takes a lease that the others do not count, and loses it to them.
+// An environment whose clock is a day ahead or behind takes a lease that the others do not count, and loses it to them.
 func clocks(f *fixture) {
 	for _, off := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
 		f.table.SetItem(f.issuer, f.uri, Item{})
