@@ -107,7 +107,7 @@ test-page: build ## Check, 60 s: the page of make run, in Chromium (SHOT=FILE ke
 PAGE_SUITE = build/local -api-port 0 -zuplo-port 0 -- go test -count=1 -tags page -run $(2) ./test/page 2>build/$(1).log || \
 	{ echo "the end of build/$(1).log:"; tail -n 30 build/$(1).log; exit 1; }
 
-test-docs: build ## Check, 10 s: the commands of README.md, docs/ and examples/, taken out of the text; needs curl
+test-docs: build ## Check, 40 s: the commands of README.md, docs/ and examples/, taken out of the text; needs curl
 	@go test -count=1 -tags docs ./test/docs
 
 test-sam: build .tools/sam/installed ## Check, 5 min: the event files and the suite with sam local (SAM_PORT=3000); needs Docker's engine: apt-get install docker.io iptables
