@@ -2,15 +2,17 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io"
 	"maps"
-	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"slices"
@@ -21,16 +23,13 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"zuplo-lambda-authorizer/internal/fleet"
-	"zuplo-lambda-authorizer/internal/fleet/storetest"
 	"zuplo-lambda-authorizer/internal/jwt"
-	"zuplo-lambda-authorizer/internal/keycache"
 )
 
 // A filter is an AWS::Logs::MetricFilter of the template.
 type filter struct {
-	metric, value string
-	matches       func(line map[string]any) bool
+	metric, value, absent string // absent: in a minute with other lines alone
+	matches               func(line map[string]any) bool
 }
 
 func templateFilters(t *testing.T) []filter {
@@ -59,7 +58,8 @@ func templateFilters(t *testing.T) []filter {
 		if err != nil || p.LogGroupName != "AuthorizerLogs" || len(p.MetricTransformations) != 1 {
 			t.Fatalf("%s: %v, %v", id, p, err)
 		}
-		filters = append(filters, filter{p.MetricTransformations[0]["MetricName"], p.MetricTransformations[0]["MetricValue"], matches})
+		m := p.MetricTransformations[0]
+		filters = append(filters, filter{m["MetricName"], m["MetricValue"], m["DefaultValue"], matches})
 	}
 	return filters
 }
@@ -143,14 +143,13 @@ func TestReasonsAreExplained(t *testing.T) {
 	must(err)
 	runbook, err := os.ReadFile("../docs/operations.md")
 	must(err)
-	_, chapter, _ := strings.Cut(string(runbook), "\n## Tokens that are refused\n")
+	_, chapter, _ := strings.Cut(string(runbook), "\n## Callers get 401\n")
 	chapter, _, _ = strings.Cut(chapter, "\n## ")
-	forgers := []jwt.Reason{jwt.UnknownKey, jwt.Signature} // have an alarm's chapter
 	for _, r := range allReasons {
 		if !strings.Contains(string(readme), "\n| `"+string(r)+"` |") {
 			t.Errorf("docs/explain.md does not explain %s", r)
 		}
-		if !strings.Contains(chapter, "`"+string(r)+"`") && !slices.Contains(forgers, r) {
+		if !strings.Contains(chapter, "`"+string(r)+"`") {
 			t.Errorf("the runbook does not explain %s", r)
 		}
 	}
@@ -184,39 +183,39 @@ func TestMetrics(t *testing.T) {
 		want   []string // metrics of the decision and of the fetch, sorted
 	}{
 		{name: "allow", warm: true, want: []string{"Allowed", "KeyAge"}},
-		{name: "allow after a fetch", want: []string{"Allowed", "FetchesOk", "KeyAge"}},
+		{name: "allow after a fetch", want: []string{"Allowed", "FetchesOk", "KeyAge", "KeysMaxStale", "KeysTtl"}},
 		{name: "allow by pinned keys", env: map[string]string{"JWKS": keySet()}, want: []string{"Allowed"}},
-		{name: "LOG_LEVEL", env: map[string]string{"LOG_LEVEL": "ERROR"}, want: []string{"Allowed", "FetchesOk", "KeyAge"}},
-		{name: "keys at twice their TTL", warm: true, serve: outage, ahead: 10 * time.Minute, want: []string{"Allowed", "FetchesFailed", "KeyAge"}},
-		{name: "keys overdue", warm: true, serve: outage, ahead: 10*time.Minute + time.Second, want: []string{"Allowed", "FetchesFailed", "KeyAge", "KeysOverdue"}},
-		{name: "keys overdue, a token that is refused early", warm: true, claims: swap(`"exp":9e9`, `"exp":1`), ahead: time.Hour, want: []string{"Rejected", "RejectedAsError", "RejectedTime"}},
-		{name: "stale keys", warm: true, serve: outage, ahead: 25 * time.Hour, want: []string{"Faults", "FetchesFailed"}},
-		{name: "no keys", serve: outage, want: []string{"Faults", "FetchesFailed"}},
+		{name: "LOG_LEVEL", env: map[string]string{"LOG_LEVEL": "ERROR"}, want: []string{"Allowed", "FetchesOk", "KeyAge", "KeysMaxStale", "KeysTtl"}},
+		{name: "keys at twice their TTL", warm: true, serve: outage, ahead: 10 * time.Minute, want: []string{"Allowed", "FetchesFailed", "KeyAge", "KeysMaxStale", "KeysTtl"}},
+		{name: "keys overdue", warm: true, serve: outage, ahead: 10*time.Minute + time.Second, want: []string{"Allowed", "FetchesFailed", "KeyAge", "KeysMaxStale", "KeysOverdue", "KeysTtl"}},
+		{name: "keys overdue, a token that is refused early", warm: true, claims: swap(`"exp":9e9`, `"exp":1`), ahead: time.Hour, want: []string{"Rejected", "RejectedAsError"}},
+		{name: "stale keys", warm: true, serve: outage, ahead: 25 * time.Hour, want: []string{"Faults", "FetchesFailed", "KeysMaxStale", "KeysTtl"}},
+		{name: "no keys", serve: outage, want: []string{"Faults", "FetchesFailed", "KeysMaxStale", "KeysTtl"}},
 		{name: "no event", event: []byte(`{}`), want: []string{"Faults"}},
 
 		{name: "forbid", warm: true, env: map[string]string{"RULES": `[{"routes":["* /*"],"scopes":["a"]}]`}, want: []string{"Forbidden"}},
 		{name: "forbid, to an HTTP API", http: true, warm: true, env: map[string]string{"RULES": `[{"routes":["GET /elsewhere"]}]`}, want: []string{"Forbidden"}},
 		{name: "rules that only tell", warm: true, env: map[string]string{"RULES": `[{"routes":["* /*"],"scopes":["a"]}]`, "RULES_MODE": "log"}, want: []string{"Allowed", "KeyAge"}},
 		{name: "allow, to an HTTP API", http: true, warm: true, want: []string{"Allowed", "KeyAge"}},
-		{name: "a rejection in a policy: no error", http: true, claims: swap(`"exp":9e9`, `"exp":1`), want: []string{"Rejected", "RejectedTime"}},
-		{name: "one that time may cure is an error", http: true, warm: true, claims: swap(`"sub"`, `"nbf":9e9,"sub"`), want: []string{"Rejected", "RejectedAsError", "RejectedTime"}},
-		{name: "an HTTP API's fault", http: true, serve: outage, want: []string{"Faults", "FetchesFailed"}},
+		{name: "a rejection in a policy: no error", http: true, claims: swap(`"exp":9e9`, `"exp":1`), want: []string{"Rejected"}},
+		{name: "one that time may cure is an error", http: true, warm: true, claims: swap(`"sub"`, `"nbf":9e9,"sub"`), want: []string{"Rejected", "RejectedAsError"}},
+		{name: "an HTTP API's fault", http: true, serve: outage, want: []string{"Faults", "FetchesFailed", "KeysMaxStale", "KeysTtl"}},
 
-		{name: "malformed", token: func(string) string { return "Bearer x" }, want: []string{"Rejected", "RejectedAsError", "RejectedForm"}},
-		{name: "algorithm", header: `{"alg":"none","kid":"EdDSA"}`, want: []string{"Rejected", "RejectedAsError", "RejectedForm"}},
-		{name: "kid", header: `{"alg":"EdDSA"}`, want: []string{"Rejected", "RejectedAsError", "RejectedForm"}},
-		{name: "expired", claims: swap(`"exp":9e9`, `"exp":1`), want: []string{"Rejected", "RejectedAsError", "RejectedTime"}},
-		{name: "not_yet_valid", warm: true, claims: swap(`"sub"`, `"nbf":9e9,"sub"`), want: []string{"Rejected", "RejectedAsError", "RejectedTime"}},
-		{name: "too_old", warm: true, env: map[string]string{"MAX_TOKEN_AGE": "1s", "LEEWAY": "0"}, want: []string{"Rejected", "RejectedAsError", "RejectedTime"}},
-		{name: "issuer", claims: swap(`"iss":"`, `"iss":"https://other.example`), want: []string{"Rejected", "RejectedAsError", "RejectedIssuer"}},
-		{name: "audience", warm: true, claims: swap(`"us"`, `"them"`), want: []string{"Rejected", "RejectedAsError", "RejectedAudience"}},
-		{name: "unknown_key", warm: true, header: `{"alg":"EdDSA","kid":"x"}`, want: []string{"FetchesOk", "Rejected", "RejectedAsError", "RejectedUnknownKey"}},
+		{name: "malformed", token: func(string) string { return "Bearer x" }, want: []string{"Rejected", "RejectedAsError"}},
+		{name: "algorithm", header: `{"alg":"none","kid":"EdDSA"}`, want: []string{"Rejected", "RejectedAsError"}},
+		{name: "kid", header: `{"alg":"EdDSA"}`, want: []string{"Rejected", "RejectedAsError"}},
+		{name: "expired", claims: swap(`"exp":9e9`, `"exp":1`), want: []string{"Rejected", "RejectedAsError"}},
+		{name: "not_yet_valid", warm: true, claims: swap(`"sub"`, `"nbf":9e9,"sub"`), want: []string{"Rejected", "RejectedAsError"}},
+		{name: "too_old", warm: true, env: map[string]string{"MAX_TOKEN_AGE": "1s", "LEEWAY": "0"}, want: []string{"Rejected", "RejectedAsError"}},
+		{name: "issuer", claims: swap(`"iss":"`, `"iss":"https://other.example`), want: []string{"Rejected", "RejectedAsError"}},
+		{name: "audience", warm: true, claims: swap(`"us"`, `"them"`), want: []string{"Rejected", "RejectedAsError"}},
+		{name: "unknown_key", warm: true, header: `{"alg":"EdDSA","kid":"x"}`, want: []string{"FetchesOk", "KeysMaxStale", "KeysTtl", "Rejected", "RejectedAsError", "RejectedForged"}},
 		{name: "key", warm: true, header: `{"alg":"EdDSA","kid":"RS256"}`, want: []string{"Rejected", "RejectedAsError", "RejectedKey"}},
-		{name: "signature", warm: true, token: forged, want: []string{"Rejected", "RejectedAsError", "RejectedSignature"}},
+		{name: "signature", warm: true, token: forged, want: []string{"Rejected", "RejectedAsError", "RejectedForged"}},
 	}
 	reasons := map[string]bool{}
 	filters := templateFilters(t)
-	counted := map[string]bool{"FetchesFrozen": true} // below: no line of a decision goes with it
+	counted := map[string]bool{"FetchesFrozen": true, "KeysFromTable": true, "LeasesTaken": true, "TableResting": true} // below: no line of a decision goes with them
 	for _, c := range rows {
 		s := newStand(t, c.env)
 		if c.warm {
@@ -259,11 +258,12 @@ func TestMetrics(t *testing.T) {
 				got = append(got, f.metric)
 				counted[f.metric] = true
 				if member, ok := strings.CutPrefix(f.value, "$."); ok {
-					if n, ok := line[member].(float64); !ok || n != c.ahead.Seconds() {
-						t.Errorf("%s: %s is %v, want %v", c.name, f.metric, line[member], c.ahead.Seconds())
+					want := map[string]time.Duration{"keys_age_s": c.ahead, "ttl_s": 5 * time.Minute, "max_stale_s": 24 * time.Hour}[member]
+					if n, ok := line[member].(float64); !ok || n != want.Seconds() || f.absent != "" {
+						t.Errorf("%s: %s is %v, want %v, and without such a line it is %q", c.name, f.metric, line[member], want.Seconds(), f.absent)
 					}
-				} else if f.value != "1" {
-					t.Errorf("%s counts by %s", f.metric, f.value)
+				} else if f.value != "1" || f.absent != "0" {
+					t.Errorf("%s counts by %s, and %q in a minute without such a line", f.metric, f.value, f.absent)
 				}
 			}
 		}
@@ -287,25 +287,46 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// Keys that came from the table are not counted: the metrics are about the issuer.
-func TestKeysOfTheTableAreNotCounted(t *testing.T) {
+// Keys that came from the table are counted apart from fetches, and so are the lease and the rests of the table.
+func TestMetricsOfTheTable(t *testing.T) {
 	t.Parallel()
-	s := newStand(t, nil)
-	cache := s.keys[s.issuer].(*keycache.Cache)
-	var table storetest.Memory
-	table.SetItem("i", "u", storetest.Item{Set: []byte(keySet()), Sent: storetest.Number(strconv.FormatInt(now.UnixMilli(), 10))})
-	cache.Source = &fleet.Fleet{
-		Store: table.Issuer("i", "u"), Issuer: cache.Source, TTL: cache.TTL, MaxStale: cache.MaxStale,
-		Now: s.now, Rand: rand.Float64, Log: s.authorizer.log,
+	answer := func(status int, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			io.WriteString(w, body)
+		}
 	}
-	s.warm(t.Context())
-	var line map[string]any
-	if err := json.Unmarshal([]byte(s.log.String()), &line); err != nil || line["msg"] != "fetch" || line["source"] != "table" {
-		t.Errorf("%v, want one line of keys from the table: %s", err, s.log)
-	}
-	for _, f := range templateFilters(t) {
-		if f.matches(line) {
-			t.Errorf("%s counts %v", f.metric, line)
+	item := fmt.Sprintf(`{"Item":{"jwks":{"B":%q},"sent":{"N":"%d"}}}`, base64.StdEncoding.EncodeToString([]byte(keySet())), now.UnixMilli())
+	for name, c := range map[string]struct {
+		table http.HandlerFunc
+		want  []string
+	}{
+		"keys from the table": {answer(200, item), []string{"KeysFromTable", "KeysMaxStale", "KeysTtl"}},
+		"the lease":           {answer(200, `{}`), []string{"FetchesOk", "KeysMaxStale", "KeysTtl", "LeasesTaken"}},
+		"the table fails":     {answer(400, `{"__type":"AccessDeniedException"}`), []string{"FetchesOk", "KeysMaxStale", "KeysTtl", "TableResting"}},
+	} {
+		table := httptest.NewServer(c.table)
+		defer table.Close()
+		s := newStand(t, map[string]string{
+			"JWKS_TABLE": "keys", "AWS_ENDPOINT_URL": table.URL, "AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret",
+		})
+		s.warm(t.Context())
+		var got []string
+		for text := range strings.Lines(s.log.String()) {
+			var line map[string]any
+			must(json.Unmarshal([]byte(text), &line))
+			for _, f := range templateFilters(t) {
+				if f.matches(line) {
+					got = append(got, f.metric)
+					if line["issuer"] != s.issuer {
+						t.Errorf("%s: no issuer in %s", name, text)
+					}
+				}
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s is counted as %v, want %v, in\n%s", name, got, c.want, s.log)
 		}
 	}
 }
@@ -337,7 +358,8 @@ func TestMetricOfAFrozenFetch(t *testing.T) {
 			told = append(told, line["msg"].(string))
 		}
 	}
-	if !slices.Equal(got, []string{"FetchesFrozen"}) || !slices.Equal(told, []string{"fetch", "no fresh keys at the start"}) {
+	slices.Sort(got)
+	if !slices.Equal(got, []string{"FetchesFrozen", "KeysMaxStale", "KeysTtl"}) || !slices.Equal(told, []string{"fetch", "no fresh keys at the start"}) {
 		t.Errorf("counted as %v: %s", got, s.log)
 	}
 }

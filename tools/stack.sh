@@ -9,8 +9,9 @@
 set -euo pipefail
 export AWS_PAGER=
 
-# These four stand in docs/operations.md, too, for operators who have no checkout.
-resource() { aws cloudformation list-stack-resources --stack-name "$STACK" --query "StackResourceSummaries[?LogicalResourceId=='$1'].[PhysicalResourceId]" --output text; }
+# These five stand in docs/operations.md, too, for operators who have no checkout.
+output() { aws cloudformation describe-stacks --stack-name "$STACK" --query "Stacks[0].Outputs[?OutputKey=='$1'].OutputValue" --output text; }
+parameter() { aws cloudformation describe-stacks --stack-name "$STACK" --query "Stacks[0].Parameters[?ParameterKey=='$1'].ParameterValue" --output text; }
 change() {
 	local parameters new="{ParameterKey: 'Restart', ParameterValue: '$(date -u +%FT%TZ)'}"
 	[ $# = 0 ] || new="$new, {ParameterKey: '$1', ParameterValue: '$2'}"
@@ -23,24 +24,25 @@ change() {
 }
 empty_table() {
 	local table item
-	table=$(resource AuthorizerJwks) &&
+	table=$(output JwksTable) &&
 		aws dynamodb scan --table-name "$table" --projection-expression id --query 'Items[].[to_string(@)]' --output text |
 		while read -r item; do aws dynamodb delete-item --table-name "$table" --key "$item"; done
 }
-flush() {
-	local stage
-	stage=$(aws cloudformation describe-stacks --stack-name "$STACK" --query "Stacks[0].Parameters[?ParameterKey=='StageName'].ParameterValue" --output text) &&
-		aws apigateway flush-stage-authorizers-cache --rest-api-id "$(resource Api)" --stage-name "$stage"
-}
+flush() { aws apigateway flush-stage-authorizers-cache --rest-api-id "$(output ApiId)" --stage-name "$(parameter StageName)"; }
 
 fail() { echo "$1" >&2 && exit 1; }
 command -v aws >/dev/null || fail "make ${1:-} needs the AWS CLI, which is not installed"
+# named: the stack is there, and tells what its parts are called. Else a table or a cache would be taken for absent.
+named() {
+	[ -n "$(output AuthorizerName)" ] || fail "the stack $STACK has no output AuthorizerName: deploy it once with this version's template"
+}
 
 # update [NAME VALUE]: changes the parameter and throws away the policies of before.
 update() {
+	named
 	echo "the stack $STACK: ${1:+$1 and }new environments"
 	change "$@" || fail "the stack $STACK was not changed; if the reason is not above: aws cloudformation describe-stack-events --stack-name $STACK"
-	if [ -n "$(resource Api)" ]; then
+	if [ -n "$(output ApiId)" ]; then
 		echo "its API: no cached policies"
 		flush
 	else
@@ -50,7 +52,8 @@ update() {
 
 case ${1:-} in
 forget-keys)
-	if [ -n "$(resource AuthorizerJwks)" ]; then
+	named
+	if [ -n "$(output JwksTable)" ]; then
 		echo "the stack $STACK: no shared key set"
 		empty_table
 	fi
@@ -59,7 +62,6 @@ forget-keys)
 pin-keys)
 	[ -f "${2:-}" ] || fail "make pin-keys needs JWKS=FILE, a file with a JSON Web Key Set; ${2:-nothing} is no file"
 	! grep -qE '"(d|k)"[[:space:]]*:' "$2" || fail "$2 holds a private or symmetric key: pin public ones"
-	parameter() { aws cloudformation describe-stacks --stack-name "$STACK" --query "Stacks[0].Parameters[?ParameterKey=='$1'].ParameterValue" --output text; }
 	[ -z "$(parameter Issuers)" ] || fail "the stack $STACK has Issuers: pin the keys there, as the member jwks of their issuer"
 	issuer=$(parameter Issuer)
 	[[ $issuer != *,* ]] || fail "the stack $STACK has several issuers, $issuer: keys can be pinned for one alone"

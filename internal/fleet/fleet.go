@@ -40,6 +40,7 @@ type Fleet struct {
 	Now      func() time.Time // the wall clock
 	Rand     func() float64   // 0 to 1, without 1
 	Log      *slog.Logger
+	Events   *slog.Logger // gets a line for each lease that was taken, and for each time that the Store begins to rest; nil: nobody wants them
 
 	mu     sync.Mutex       // held by searches and sharing, except while they wait
 	last   Copy             // as last seen; without a set and with a time: that is too large to share
@@ -90,6 +91,13 @@ func (f *Fleet) warn(doing string, err error) {
 	if now := f.now(); keycache.Age(f.warned, now) >= warnEvery {
 		f.warned = now
 		f.apart(func() { f.Log.Warn(doing, "error", err) })
+	}
+}
+
+// event logs what metrics are made of.
+func (f *Fleet) event(msg string) {
+	if f.Events != nil {
+		f.apart(func() { f.Events.Info(msg) })
 	}
 }
 
@@ -192,6 +200,7 @@ func (v *visit) take(ctx context.Context, now time.Time) way {
 		return none
 	}
 	v.mine, v.last.Lease = end, end
+	v.event("lease")
 	return leased
 }
 
@@ -229,6 +238,7 @@ func (v *visit) look(ctx context.Context) way {
 		v.late, v.news = time.Duration(v.Rand()*float64(mostLate)), true
 	}
 	v.last = c
+	v.tellRest()
 	if set == nil {
 		return none
 	}
@@ -298,6 +308,14 @@ func (v *visit) share(ctx context.Context, o keycache.Outcome, c Copy) {
 	}
 	if v.do(ctx, doing, write) == done {
 		v.last, v.rest = c, keycache.Backoff{}
+		v.tellRest()
+	}
+}
+
+// tellRest logs that the Store rests from now on.
+func (v *visit) tellRest() {
+	if v.resting(v.now()) {
+		v.event("rest")
 	}
 }
 
@@ -318,6 +336,7 @@ func (v *visit) do(ctx context.Context, doing string, call func(context.Context)
 		return none
 	}
 	v.rest.Start(v.now(), v.Rand())
+	v.tellRest()
 	v.warn(doing, err)
 	return alone
 }

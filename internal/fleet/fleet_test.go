@@ -42,7 +42,7 @@ func newShared(mode string) *shared {
 func join(w *keytest.World, table *storetest.Memory) *shared {
 	f := &shared{w, &fleet.Fleet{
 		Store: table.Issuer("i", "u"), Issuer: w.Source, TTL: w.TTL, MaxStale: w.MaxStale,
-		Now: w.Now, Rand: w.Rand, Log: w.Log,
+		Now: w.Now, Rand: w.Rand, Log: w.Log, Events: w.Log,
 	}, table}
 	w.Source, w.Detour, w.Early = f.Fleet, fleet.Detour, w.TTL/5
 	return f

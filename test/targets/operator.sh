@@ -9,12 +9,13 @@ work=$(mktemp -d) flushes=
 trap 'code=$?; [ -z "$flushes" ] || kill "$flushes"; rm -rf "$work"; exit $code' EXIT
 fail() { echo "$1" >&2 && exit 1; }
 
-# block FIRST: the indented commands of the runbook that begin with that line.
+# block FIRST: the indented commands of the runbook that begin with that line, without the indentation. Which they were is noted.
 block() {
-	awk -v first="$1" '!on { line = $0; sub(/^ +/, "", line); on = line == first && /^    / } on && !/^    / { exit } on' docs/operations.md | grep . ||
+	awk -v first="$1" '!on { line = $0; sub(/^ +/, "", line); on = line == first && /^    / } on && !/^    / { exit } on { sub(/^ +/, ""); print }' docs/operations.md |
+		tee -a "$work/typed" | grep . ||
 		fail "docs/operations.md has no commands that begin with: $1"
 }
-functions=$(block 'STACK=zuplo-lambda-authorizer')
+functions=$(block 'export STACK=zuplo-lambda-authorizer')
 forget=$(block empty_table)
 pin=$(block 'change Jwks "$(cat jwks.json)"')
 unpin=$(block "change Jwks ''")
@@ -135,3 +136,15 @@ refuses "the stack zuplo-lambda-authorizer was not changed" makes set-parameter 
 makes set-parameter NAME=Issuer VALUE="$ISSUER,https://issuer.example"
 before=$(parameters)
 refuses "has several issuers" makes pin-keys JWKS="$work/jwks.json"
+
+# All that the runbook has beside.
+done="the rest of the runbook"
+makes set-parameter NAME=Issuer VALUE="$ISSUER"
+mkdir "$work/checkout"
+git ls-files -z --cached --others --exclude-standard | tar --null -T - -cf - | tar -xf - -C "$work/checkout"
+cd "$work/checkout"
+touch ca.pem
+cp "$work/jwks.json" .
+admin mint '{}' | member token >token
+cd "$root"
+STAGE=prod CONNECTION=none AWS_REGION=us-east-1 python3 -B test/targets/runbook.py "$work/checkout" "$work/typed"

@@ -189,19 +189,24 @@ func TestStableTemplate(t *testing.T) {
 func TestStableLogLines(t *testing.T) {
 	says := promises(t, "Log lines")
 	fields, values := byName(says[0]), byName(says[1])
-	equal(t, "lines", slices.Sorted(maps.Keys(fields)), []string{"decision", "fetch", "start"})
+	equal(t, "lines", slices.Sorted(maps.Keys(fields)), []string{"decision", "fetch", "lease", "rest", "start"})
 
 	decision, given := attributes(t, "authorizer")
 	promised(t, "fields of decision", decision, fields["decision"])
 	fetch, sources := attributes(t, "internal/keycache")
-	each(t, "internal/config", func(kv *ast.KeyValueExpr) { // Fetches: events.With("issuer", ..., "uri", ...)
-		if name, ok := kv.Key.(*ast.Ident); ok && name.Name == "Fetches" {
-			with := kv.Value.(*ast.CallExpr).Args
-			for i := 0; i < len(with); i += 2 {
-				fetch = append(fetch, literal(with[i]))
+	var table []string
+	each(t, "internal/config", func(c *ast.CallExpr) {
+		if called(c) == "events.With" { // what all lines about keys have, and then what fetches alone have
+			for i := 0; i < len(c.Args); i += 2 {
+				fetch = append(fetch, literal(c.Args[i]))
+				if name := literal(c.Args[i]); !strings.HasSuffix(name, "_s") {
+					table = append(table, name)
+				}
 			}
 		}
 	})
+	promised(t, "fields of lease", table, fields["lease"])
+	promised(t, "fields of rest", table, fields["rest"])
 	promised(t, "fields of fetch", fetch, fields["fetch"])
 	var start []string
 	each(t, "authorizer", func(c *ast.CallExpr) {
