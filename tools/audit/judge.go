@@ -112,7 +112,7 @@ func judgeAuthorizer(r *Report, api *API, stage *Stage, routes []Route) {
 	f := r.Functions[i]
 	aliased := qualifier != "" && qualifier != "$LATEST"
 	if aliased {
-		say(wrong, "it names the alias or version "+qualifier+", which serves on with old settings after a change of a parameter", "name the function itself: "+arn)
+		say(wrong, "it names the alias or version "+qualifier+", which keeps working with old settings after a change of a parameter", "name the function itself: "+arn)
 	}
 	judgeSources(api, a, f, say)
 	if a.Simple {
@@ -124,7 +124,7 @@ func judgeAuthorizer(r *Report, api *API, stage *Stage, routes []Route) {
 	if a.TTL == 0 && api.Kind != "WEBSOCKET" {
 		say(note, "nothing is cached: each request invokes the function", "")
 	} else if a.TTL > 300 {
-		say(note, fmt.Sprintf("answers are cached for %d s: as long as that, withdrawn keys and former rules serve on", a.TTL), "")
+		say(note, fmt.Sprintf("answers are cached for %d s: as long as that, withdrawn keys and former rules keep working", a.TTL), "")
 	}
 	if len(preflights) > 0 {
 		say(wrong, "it is asked for browsers' preflights, which carry no token and get 401: "+few(preflights, ", "),
