@@ -142,7 +142,7 @@ func newAPI(at net.Listener, z *zuplo.Config) (*api, error) {
 	description.Authorizer.Expects = strings.TrimPrefix(z.Prefix+" JWT", "none ")
 	if rules := os.Getenv("RULES"); rules != "" {
 		description.Rest = &gateway.Route{Method: http.MethodGet, Path: "/protected", Function: "ProtectedFunction"}
-		z.Rules = routes(rules)
+		z.Rules = json.RawMessage(rules)
 	}
 	host := func(id, binary string, env []string) *lambdahost.Host {
 		return lambdahost.New(lambdahost.Function{Name: id, Binary: binary, Env: env, Timeout: description.Timeouts[id],
@@ -160,11 +160,10 @@ func newAPI(at net.Listener, z *zuplo.Config) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
-	ttl, maxStale := keyTimes()
 	z.Local = &zuplo.Local{
 		State: func() (map[string]any, map[string]any) {
 			n := a.authorizer.Counters()
-			return map[string]any{"environments": n.Processes, "frozen": n.Aside > 0, "ttl_s": ttl.Seconds(), "max_stale_s": maxStale.Seconds()},
+			return map[string]any{"environments": n.Processes, "frozen": n.Aside > 0},
 				map[string]any{"cached": g.Cached(), "ttl_s": description.Authorizer.TTL.Seconds(), "stage": a.stage}
 		},
 		Freeze: a.authorizer.Freeze, End: a.authorizer.Recycle, Flush: g.Flush,

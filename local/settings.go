@@ -2,12 +2,10 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
-	"time"
 )
 
 // handedOn are the authorizer's variables that are taken over from this process's environment.
@@ -69,25 +67,4 @@ func near(a, b string) bool {
 func audience() string {
 	first, _, _ := strings.Cut(os.Getenv("AUDIENCE"), ",")
 	return cmp.Or(strings.TrimSpace(first), "aws-origin")
-}
-
-// keyTimes are JWKS_TTL and JWKS_MAX_STALE as the authorizer takes them. What it refuses is 0.
-func keyTimes() (ttl, maxStale time.Duration) {
-	ttl, _ = time.ParseDuration(cmp.Or(os.Getenv("JWKS_TTL"), "5m"))
-	maxStale, _ = time.ParseDuration(cmp.Or(os.Getenv("JWKS_MAX_STALE"), "24h"))
-	return ttl, maxStale
-}
-
-// routes are those that a rule set names, each once.
-func routes(rules string) (all []string) {
-	var set []struct{ Routes []string }
-	_ = json.Unmarshal([]byte(rules), &set) // the authorizer says what is wrong
-	for _, rule := range set {
-		for _, route := range rule.Routes {
-			if !slices.Contains(all, route) {
-				all = append(all, route)
-			}
-		}
-	}
-	return all
 }

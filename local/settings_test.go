@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // The authorizer's settings are handed on; what is there by mistake is refused by name.
@@ -37,13 +36,9 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-func TestShownSettings(t *testing.T) {
+func TestAudience(t *testing.T) {
 	t.Setenv("AUDIENCE", "first , second")
-	t.Setenv("JWKS_TTL", "5s")
-	if ttl, maxStale := keyTimes(); audience() != "first" || ttl != 5*time.Second || maxStale != 24*time.Hour {
-		t.Errorf("%s, %v, %v", audience(), ttl, maxStale)
-	}
-	if got := routes(`[{"routes":["GET /a","* /b"]},{"routes":["GET /a"]}]`); !slices.Equal(got, []string{"GET /a", "* /b"}) {
-		t.Errorf("%v", got)
+	if audience() != "first" {
+		t.Errorf("%s", audience())
 	}
 }

@@ -62,6 +62,7 @@ type Journal struct {
 	mu   sync.Mutex // guards all below, and requests on their way
 	last []*Request // the newest at the end
 	keys time.Time  // when the authorizer asked for those in its memory; zero: it has none
+	ttl  [2]float64 // and how old they may grow, in seconds: until they are due, and until they are too old
 }
 
 // New tells out: for eyes if log is text, or if it is empty and out a terminal, else the functions' own lines, JSON.
@@ -151,14 +152,14 @@ func (j *Journal) KeysSent(at time.Time) {
 	j.keys = at
 }
 
-// KeysAge is their age in seconds; nil: there are none.
-func (j *Journal) KeysAge() *int64 {
+// Keys are their age in seconds, nil where there are none, and its bounds.
+func (j *Journal) Keys() (age *int64, ttl, maxStale float64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.keys.IsZero() {
-		return nil
+	if !j.keys.IsZero() {
+		age = new(int64(time.Since(j.keys).Seconds()))
 	}
-	return new(int64(time.Since(j.keys).Seconds()))
+	return age, j.ttl[0], j.ttl[1]
 }
 
 // Log takes a line that a function wrote during the context's request.
@@ -172,6 +173,8 @@ func (j *Journal) Log(ctx context.Context, function, line string) {
 		KeysAge                                                   *int64 `json:"keys_age_s"`
 		Keys                                                      int
 		Duration                                                  time.Duration `json:"duration_ms"`
+		TTL                                                       float64       `json:"ttl_s"`
+		MaxStale                                                  float64       `json:"max_stale_s"`
 	}
 	_ = json.Unmarshal([]byte(line), &l) // any other line is shown as it is
 	switch {
@@ -197,6 +200,9 @@ func (j *Journal) Log(ctx context.Context, function, line string) {
 		} else {
 			j.KeysSent(l.Time.Add(-l.Duration * time.Millisecond))
 		}
+		j.mu.Lock()
+		j.ttl = [2]float64{l.TTL, l.MaxStale}
+		j.mu.Unlock()
 		j.Note(ctx, func(q *Request) {
 			q.Fetches = append(q.Fetches, []byte(line))
 			if l.Source == "issuer" {

@@ -110,9 +110,9 @@ func TestRequest(t *testing.T) {
 		j.Carries(ctx, "Bearer "+token)
 		j.Hop(ctx, "gateway", "authorizer", "TOKEN event")
 		j.Log(ctx, "Fn", `{"msg":"fetch","source":"issuer","outcome":"timeout","error":"e"}`)
-		j.Log(ctx, "Fn", `{"msg":"fetch","source":"table","outcome":"ok","keys":2,"time":"`+sent.Format(time.RFC3339Nano)+`"}`)
-		if age := j.KeysAge(); age == nil || *age < 60 || *age > 120 {
-			t.Errorf("the keys' age is %v, want a minute", age)
+		j.Log(ctx, "Fn", `{"msg":"fetch","source":"table","outcome":"ok","keys":2,"ttl_s":300,"max_stale_s":86400,"time":"`+sent.Format(time.RFC3339Nano)+`"}`)
+		if age, ttl, maxStale := j.Keys(); age == nil || *age < 60 || *age > 120 || ttl != 300 || maxStale != 86400 {
+			t.Errorf("the keys' age is %v of %v and %v, want a minute of 300 and 86,400 s", age, ttl, maxStale)
 		}
 		j.Log(ctx, "Fn", `{"msg":"decision","verdict":"allow","kid":"k1","keys_age_s":60}`)
 		j.Answered(ctx, "protected", "")

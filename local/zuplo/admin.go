@@ -172,7 +172,7 @@ func handle[T any](s *server, mux *http.ServeMux, pattern, what string, do func(
 	method, path, _ := strings.Cut(strings.TrimSuffix(pattern, "{$}"), " ")
 	members := map[string]string{}
 	for field := range reflect.TypeFor[T]().Fields() {
-		members[field.Tag.Get("json")] = strings.NewReplacer("{modes}", strings.Join(modes, ", "), "{tokens}", strings.Join(tokens, ", ")).Replace(field.Tag.Get("what"))
+		members[field.Tag.Get("json")] = strings.Replace(field.Tag.Get("what"), "{modes}", strings.Join(modes, ", "), 1)
 	}
 	s.endpoints = append(s.endpoints, map[string]any{"method": method, "path": path, "what": what, "body": members})
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -76,15 +75,12 @@ func (s *server) state() any {
 		keys = append(keys, map[string]any{"kid": k.kid, "alg": k.alg, "published": k.published, "signing": s.keys.signing[k.alg] == k})
 	}
 	out := map[string]any{
-		"issuer":     map[string]any{"mode": s.mode, "delay_ms": s.delay.Milliseconds(), "modes": modes, "requests": s.requests, "keys": keys},
-		"authorizer": nil, "gateway": nil, "rules": len(s.cfg.Rules) > 0, "routes": s.cfg.Rules, "api": s.cfg.Upstream, "api_key": s.cfg.APIKey,
-	}
-	if len(s.cfg.Rules) == 0 {
-		out["routes"] = []string{"GET /protected"}
+		"issuer":     map[string]any{"url": s.cfg.Issuer, "mode": s.mode, "delay_ms": s.delay.Milliseconds(), "modes": modes, "requests": s.requests, "keys": keys},
+		"authorizer": nil, "gateway": nil, "rules": s.cfg.Rules, "api": s.cfg.Upstream, "api_key": s.cfg.APIKey,
 	}
 	if local := s.cfg.Local; local != nil {
 		authorizer, gateway := local.State()
-		authorizer["keys_age_s"] = s.cfg.Journal.KeysAge()
+		authorizer["keys_age_s"], authorizer["ttl_s"], authorizer["max_stale_s"] = s.cfg.Journal.Keys()
 		out["authorizer"], out["gateway"] = authorizer, gateway
 	}
 	return out
@@ -92,61 +88,17 @@ func (s *server) state() any {
 
 // A sendRequest asks for a request.
 type sendRequest struct {
-	Token  string                     `json:"token" what:"{tokens}"`
-	Claims map[string]json.RawMessage `json:"claims" what:"of a custom token: members to set; null removes one"`
-	Method string                     `json:"method" what:"default: GET"`
-	Path   string                     `json:"path" what:"default: /protected"`
-	Repeat bool                       `json:"repeat" what:"the last token once more, straight at API Gateway, whose cache may know it"`
+	Token    string `json:"token" what:"as mint signs it; empty: Zuplo's own, or straight none"`
+	Straight bool   `json:"straight" what:"goes round Zuplo, with the token as it is, straight to API Gateway"`
+	Method   string `json:"method" what:"default: GET"`
+	Path     string `json:"path" what:"default: /protected"`
 }
 
 var methods = []string{"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 
-var tokens = []string{"good", "forged", "expired", "audience", "slash", "withdrawn", "unknown_kid", "none", "custom"}
-
-// chosen is the token, and whether it goes straight to API Gateway: what Zuplo never signs comes from a caller who went round it.
-// The caller holds s.mu.
-func (s *server) chosen(m sendRequest) (token string, straight bool, err error) {
-	if m.Repeat && s.last == "" {
-		return "", false, errors.New("there is no last token to repeat")
-	}
-	if m.Repeat {
-		return s.last, true, nil
-	}
-	if m.Claims != nil && m.Token != "custom" {
-		return "", false, errors.New("claims are for the token custom only")
-	}
-	now := time.Now().Unix()
-	order, ok := map[string]string{
-		"good": "{}", "custom": "{}", "none": "{}",
-		"forged": `{"foreign": true}`, "unknown_kid": `{"foreign": true, "header": {"kid": "never-published"}}`,
-		"withdrawn": fmt.Sprintf(`{"foreign": true, "header": {"kid": "%s-0"}}`, strings.ToLower(s.cfg.Alg)), // before all others
-		"expired":   fmt.Sprintf(`{"claims": {"iat": %d, "exp": %d}}`, now-7200, now-3600),
-		"audience":  `{"claims": {"aud": "another-upstream"}}`,
-		"slash":     fmt.Sprintf(`{"claims": {"iss": "%s/"}}`, s.cfg.Issuer),
-	}[m.Token]
-	if !ok {
-		return "", false, fmt.Errorf("no token %q, there are %s", m.Token, strings.Join(tokens, ", "))
-	}
-	if m.Token == "none" {
-		return "", true, nil
-	}
-	mint := mintRequest{Claims: m.Claims}
-	if err := json.Unmarshal([]byte(order), &mint); err != nil {
-		return "", false, err
-	}
-	for _, k := range s.keys.all {
-		if m.Token == "withdrawn" && k.alg == s.cfg.Alg && !k.published {
-			mint = mintRequest{Kid: k.kid}
-		}
-	}
-	s.last, _, err = s.mint(mint)
-	return s.last, m.Token != "good" && m.Token != "custom", err
-}
-
 // send makes a request as a caller would. It lets go of s.mu, with which it is called, until that is answered.
 func (s *server) send(m sendRequest) (any, error) {
 	method, path := cmp.Or(m.Method, http.MethodGet), cmp.Or(m.Path, "/protected")
-	m.Token = cmp.Or(m.Token, "good")
 	if !slices.Contains(methods, method) {
 		return nil, fmt.Errorf("no method %q, there are %s", method, strings.Join(methods, ", "))
 	}
@@ -154,9 +106,10 @@ func (s *server) send(m sendRequest) (any, error) {
 	if err != nil || u.Host != "" {
 		return nil, fmt.Errorf("%q is no path, as /protected", path)
 	}
-	token, straight, err := s.chosen(m)
-	if err != nil {
-		return nil, err
+	if m.Token == "" && !m.Straight {
+		if m.Token, _, err = s.mint(mintRequest{}); err != nil {
+			return nil, err
+		}
 	}
 	s.mu.Unlock()
 	defer s.mu.Lock()
@@ -164,10 +117,10 @@ func (s *server) send(m sendRequest) (any, error) {
 	defer stop()
 	r := (&http.Request{Method: method, URL: u, Header: http.Header{}}).WithContext(ctx)
 	return s.cfg.Journal.Serve(nobody{}, r, func(w http.ResponseWriter, r *http.Request) {
-		if straight {
-			s.pass(w, r, "caller", token)
+		if m.Straight {
+			s.pass(w, r, "caller", m.Token)
 		} else {
-			s.passWithKey(w, r, token)
+			s.passWithKey(w, r, m.Token)
 		}
 	}), nil
 }

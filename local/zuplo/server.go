@@ -30,7 +30,7 @@ type Config struct {
 	KeysFile  string        // where the issuer's keys are kept; empty: nowhere
 
 	Header, Prefix string           // that carry the token, and stand before it; empty: Authorization, Bearer; none: nothing before it
-	Rules          []string         // the routes that the authorizer's rules name, to be shown; optional
+	Rules          json.RawMessage  // the authorizer's, to be shown; nil: it has none
 	Local          *Local           // nil: the API is a deployed one
 	Journal        *journal.Journal // optional
 }
@@ -48,7 +48,6 @@ type server struct {
 	strangers   *keys // that nobody publishes
 	cached      string
 	cachedUntil time.Time
-	last        string // token that was sent on
 	mode        string // how the JWKS endpoint behaves
 	delay       time.Duration
 	requests    int
@@ -164,8 +163,7 @@ func (s *server) token() (string, error) {
 		}
 		s.cached, s.cachedUntil = token, time.Now().Add(s.cfg.ExpiresIn/2)
 	}
-	s.last = s.cached
-	return s.last, nil
+	return s.cached, nil
 }
 
 // badBodies are what an issuer may answer, with status 200, instead of its keys; by mode.
