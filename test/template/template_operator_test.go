@@ -845,3 +845,16 @@ func TestChangelog(t *testing.T) {
 		t.Errorf("versions %v, dates %v", versions, dates)
 	}
 }
+
+// macOS has BSD's tools and bash 3.2: what only GNU's take would fail at night.
+func TestRunbookRunsOnMacOS(t *testing.T) {
+	gnu := regexp.MustCompile(`date -d|date --|sed -i|sed -r|grep -P|readlink -f|xargs -r|base64 -w|mapfile|readarray|declare -A|\$\{\w+(,,|\^\^)`)
+	for line := range strings.Lines(file(t, "docs/operations.md")) {
+		if strings.HasPrefix(line, "    ") && gnu.MatchString(line) {
+			t.Errorf("not on macOS: %s", line)
+		}
+	}
+	if !gnu.MatchString("--start-time $(date -d '-1 hour' +%s)") {
+		t.Error("what was there once passes")
+	}
+}
