@@ -258,7 +258,7 @@ func TestMetrics(t *testing.T) {
 				got = append(got, f.metric)
 				counted[f.metric] = true
 				if member, ok := strings.CutPrefix(f.value, "$."); ok {
-					want := map[string]time.Duration{"keys_age_s": c.ahead, "ttl_s": 5 * time.Minute, "max_stale_s": 24 * time.Hour}[member]
+					want := map[string]time.Duration{"KeyAge": c.ahead, "KeysTtl": 5 * time.Minute, "KeysMaxStale": 24 * time.Hour}[f.metric]
 					if n, ok := line[member].(float64); !ok || n != want.Seconds() || f.absent != "" {
 						t.Errorf("%s: %s is %v, want %v, and without such a line it is %q", c.name, f.metric, line[member], want.Seconds(), f.absent)
 					}
