@@ -268,7 +268,7 @@ func cause(ctx context.Context, err error) error {
 	if named, ok := errors.AsType[smithy.APIError](err); ok {
 		code = named.ErrorCode()
 	}
-	if code == "UnknownError" || len(code) > 64 || strings.Trim(code, letters) != "" {
+	if code == "UnknownError" || code == "" || len(code) > 64 || strings.Trim(code, letters) != "" {
 		return fmt.Errorf("an answer that is not DynamoDB's, status %d", status)
 	}
 	return fmt.Errorf("%s, status %d", code, status)

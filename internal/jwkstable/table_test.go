@@ -536,7 +536,7 @@ func FuzzAnswer(f *testing.F) {
 	}{
 		{200, `{}`}, {200, `{"Item":{"jwks":{"B":"e30="},"sent":{"N":"1"},"lease":{"N":"1"}}}`}, {200, `{"Item":{"jwks":{"M":{"a":{"L":[{"BOOL":true}]}}}}}`},
 		{200, `{"Item":null}`}, {200, `null`}, {200, ``}, {200, `{"Item":{"sent":{"N":"1e400"},"jwks":{"BS":["AA=="]},"lease":{"NULL":true}}}`},
-		{400, `{"__type":"a#ConditionalCheckFailedException","Item":{"jwks":{"B":1}}}`}, {400, `{"__type":1}`}, {500, `{"code":"x y"}`}, {0, `{}`}, {-1, ``},
+		{400, `{"__type":"a#ConditionalCheckFailedException","Item":{"jwks":{"B":1}}}`}, {400, `{"__type":1}`}, {400, `{"__type":"a#"}`}, {500, `{"code":"x y"}`}, {0, `{}`}, {-1, ``},
 		{200, `{"Item":{"":{"L":[,{} ]`}, // the SDK's later versions panic
 	} {
 		f.Add(seed.status, seed.body)
