@@ -354,3 +354,60 @@ func TestNewNamesMissingFunctions(t *testing.T) {
 		}
 	}
 }
+
+// What the journal learns of a request: who answered, why, on which way, and whether the policy came from the cache.
+func TestJournal(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	const (
+		whole  = "caller>gateway gateway>authorizer gateway>protected"
+		denies = `{"principalId":"p","policyDocument":{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}}`
+	)
+	for _, c := range []struct {
+		name, path, token, answer string
+		isError                   bool
+		by, why, verdict, hops    string
+		cached                    bool
+	}{
+		{"no token", "/protected", "", "", false, "gateway", "no Bearer JWT in X-Token; the authorizer was not asked", "", "caller>gateway", false},
+		{"no route", "/nothing", "abc", "", false, "gateway", "no route of the API; the authorizer was not asked", "", "caller>gateway", false},
+		{"allowed", "/protected", "abc", goodAnswer, false, "protected", "", "allow", whole, false},
+		{"allowed again", "/protected", "abc", "", false, "protected", "", "allow", "caller>gateway gateway>protected", true},
+		{"rejected", "/protected", "abd", `{"errorMessage":"Unauthorized"}`, true, "authorizer", "", "reject", "caller>gateway gateway>authorizer", false},
+		{"a fault", "/protected", "abe", `{"errorMessage":"no keys"}`, true, "authorizer", `AuthorizerFunction: {"errorMessage":"no keys"}`, "fault", "caller>gateway gateway>authorizer", false},
+		{"forbidden", "/protected", "abf", denies, false, "authorizer", "", "forbid", "caller>gateway gateway>authorizer", false},
+		{"forbidden again", "/protected", "abf", "", false, "gateway", "the cached policy does not allow this route", "forbid", "caller>gateway", true},
+	} {
+		s.authorizer = func(events.APIGatewayCustomAuthorizerRequest) (string, bool, error) { return c.answer, c.isError, nil }
+		s.send(t, "GET", "/prod"+c.path, c.token)
+		q := s.gateway.Journal.Requests()[0]
+		var hops []string
+		for _, hop := range q.Hops {
+			hops = append(hops, hop.From+">"+hop.To)
+		}
+		if way := strings.Join(hops, " "); q.Path != c.path || q.AnsweredBy != c.by || q.Why != c.why || q.Verdict != c.verdict || q.Cached != c.cached || way != c.hops {
+			t.Errorf("%s: %s is answered by %q, because %q, verdict %q, cached %t, by way of %s", c.name, q.Path, q.AnsweredBy, q.Why, q.Verdict, q.Cached, way)
+		}
+		if hasPolicy := c.verdict == "allow" || c.verdict == "forbid"; (q.Policy != nil) != hasPolicy {
+			t.Errorf("%s: policy %s", c.name, q.Policy)
+		}
+	}
+}
+
+func TestFlush(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.send(t, "GET", "/prod/protected", "abc")
+	s.send(t, "GET", "/prod/protected", "abd")
+	if n := s.gateway.Cached(); n != 2 {
+		t.Errorf("%d answers in the cache, want 2", n)
+	}
+	s.gateway.Flush()
+	if n := s.gateway.Cached(); n != 0 {
+		t.Errorf("%d answers in the cache after it was emptied", n)
+	}
+	s.send(t, "GET", "/prod/protected", "abc")
+	if len(s.asked) != 3 {
+		t.Errorf("the authorizer was asked %d times, want 3", len(s.asked))
+	}
+}

@@ -249,7 +249,7 @@ func (j *Journal) tell(q *Request) {
 	}
 	hue = cmp.Or(hue, "33")
 	j.print(j.paint("2", q.Time.Local().Format(clock)), j.paint("", fmt.Sprintf("%-28s", q.Method+" "+q.Path)), j.paint(hue, fmt.Sprint(q.Status)),
-		j.paint(hue, fmt.Sprintf("%-19s", cmp.Or(q.Verdict, "-")+" "+q.Reason)), j.paint("", fmt.Sprintf("%-10s  %-11s  %7.1f ms", q.Kid, age, q.Duration)), j.paint("", why))
+		j.paint(hue, fmt.Sprintf("%-20s", cmp.Or(q.Verdict, "-")+" "+q.Reason)), j.paint("", fmt.Sprintf("%-15s  %-13s  %7.1f ms", q.Kid, age, q.Duration)), j.paint("", why))
 }
 
 // paint colours a text, in which nothing that a stranger sent can steer the terminal.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -152,5 +153,50 @@ func TestRequestsAreKept(t *testing.T) {
 	all := j.Requests()
 	if len(all) != 50 || all[0].Path != "/59" || all[49].Path != "/10" || len(all[0].Hops) != 1 || all[0].Hops[0].What != "/59" {
 		t.Errorf("%d requests, the first %+v", len(all), all[0])
+	}
+}
+
+// Columns stand below each other, whatever is in them.
+func TestColumns(t *testing.T) {
+	t.Parallel()
+	var ends []int
+	for _, decision := range []string{
+		`{"msg":"decision","verdict":"allow","kid":"k1","keys_age_s":7}`,
+		`{"msg":"decision","verdict":"reject","reason":"not_yet_valid","kid":"never-published","keys_age_s":86400}`,
+		`{"msg":"decision","verdict":"fault"}`,
+	} {
+		_, told := serve(t, "text", func(j *Journal, ctx context.Context, _ http.ResponseWriter) { j.Log(ctx, "Fn", decision) })
+		ends = append(ends, strings.Index(told, " ms"))
+	}
+	if ends[0] < 0 || ends[1] != ends[0] || ends[2] != ends[0] {
+		t.Errorf("the durations end in columns %v", ends)
+	}
+}
+
+// Colours are for terminals whose user wants them. The null device stands for a terminal: it is a character device, too.
+func TestColour(t *testing.T) {
+	terminal, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	for _, c := range []struct {
+		name          string
+		out           io.Writer
+		log, no, term string
+		eyes, colour  bool
+	}{
+		{"terminal", terminal, "", "", "xterm", true, true},
+		{"terminal, NO_COLOR", terminal, "", "1", "xterm", true, false},
+		{"dumb terminal", terminal, "", "", "dumb", true, false},
+		{"terminal, LOG=json", terminal, "json", "", "xterm", false, true},
+		{"no terminal", io.Discard, "", "", "xterm", false, false},
+		{"no terminal, LOG=text", io.Discard, "text", "", "xterm", true, false},
+	} {
+		t.Setenv("NO_COLOR", c.no)
+		t.Setenv("TERM", c.term)
+		if j := New(c.out, c.log); j.eyes != c.eyes || j.colour != c.colour {
+			t.Errorf("%s: for eyes %t, in colour %t", c.name, j.eyes, j.colour)
+		}
 	}
 }

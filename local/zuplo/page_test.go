@@ -3,10 +3,15 @@ package zuplo
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"zuplo-lambda-authorizer/local/journal"
 )
 
 // The page and the admin API are for this machine, by its own names, and for no other site's page in a browser here. The key set is
@@ -165,11 +170,15 @@ func TestState(t *testing.T) {
 		State:  func() (a, g map[string]any) { return map[string]any{"environments": 2}, map[string]any{"cached": 3} },
 		Freeze: func(on bool) { did["freeze"] = on }, End: func() { did["environment"] = true }, Flush: func() { did["flush"] = true },
 	}
-	s := newStack(t, func(c *Config) { c.Local, c.Rules = local, json.RawMessage(`[{"routes":["GET /orders"]}]`) })
+	told := journal.New(io.Discard, "json")
+	s := newStack(t, func(c *Config) {
+		c.Local, c.Rules, c.Journal = local, json.RawMessage(`[{"routes":["GET /orders"]}]`), told
+	})
 	s.admin("rotate", "")
 	s.admin("jwks", `{"mode":"slow","delay_ms":20}`)
 	s.admin("freeze", `{"on":true}`)
-	s.admin("environment", "")
+	told.KeysSent(time.Now())
+	s.admin("environment", "") // and its keys are gone with it
 	s.admin("flush", "")
 	if fmt.Sprint(did) != "map[environment:true flush:true freeze:true]" {
 		t.Errorf("done: %v", did)
@@ -190,6 +199,18 @@ func TestState(t *testing.T) {
 	for _, name := range []string{"freeze", "environment", "flush"} {
 		if res, _ := s.send("POST", "/__admin/"+name, "", ""); res.StatusCode != 404 {
 			t.Errorf("%s: %d", name, res.StatusCode)
+		}
+	}
+}
+
+// A peer on another machine is refused even if it names the right host, as one behind a port that was forwarded would.
+func TestForeignPeers(t *testing.T) {
+	t.Parallel()
+	for peer, allowed := range map[string]bool{"127.0.0.1:5000": true, "127.9.9.9:5000": true, "[::1]:5000": true, "192.0.2.1:5000": false, "[2001:db8::1]:5000": false, "": false} {
+		r := httptest.NewRequest("GET", "http://localhost:9000/__admin/state", nil)
+		r.RemoteAddr = peer
+		if err := foreign(r); (err == nil) != allowed {
+			t.Errorf("%q: %v", peer, err)
 		}
 	}
 }
