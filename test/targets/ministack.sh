@@ -202,6 +202,7 @@ cat >"$work/rules.yaml" <<-END
 	JwksTtl: 1s
 	JwksMaxStale: 6s
 	MaxTokenAge: 1h
+	RulesMode: enforce
 	Monitoring: 'false'
 	Rules: '$(python3 test/targets/apis.py rules)'
 END
