@@ -247,27 +247,17 @@ func TestMetrics(t *testing.T) {
 		if reason, ok := decision["reason"].(string); ok {
 			reasons[reason] = true
 		}
-		var got []string
-		for text := range strings.Lines(s.log.String()) {
-			var line map[string]any
-			must(json.Unmarshal([]byte(text), &line))
-			for _, f := range filters {
-				if !f.matches(line) {
-					continue
+		got := metrics(filters, s.lines(), func(f filter, line map[string]any) {
+			counted[f.metric] = true
+			if member, ok := strings.CutPrefix(f.value, "$."); ok {
+				want := map[string]time.Duration{"KeyAge": c.ahead, "KeysTtl": 5 * time.Minute, "KeysMaxStale": 24 * time.Hour}[f.metric]
+				if n, ok := line[member].(float64); !ok || n != want.Seconds() || f.absent != "" {
+					t.Errorf("%s: %s is %v, want %v, and without such a line it is %q", c.name, f.metric, line[member], want.Seconds(), f.absent)
 				}
-				got = append(got, f.metric)
-				counted[f.metric] = true
-				if member, ok := strings.CutPrefix(f.value, "$."); ok {
-					want := map[string]time.Duration{"KeyAge": c.ahead, "KeysTtl": 5 * time.Minute, "KeysMaxStale": 24 * time.Hour}[f.metric]
-					if n, ok := line[member].(float64); !ok || n != want.Seconds() || f.absent != "" {
-						t.Errorf("%s: %s is %v, want %v, and without such a line it is %q", c.name, f.metric, line[member], want.Seconds(), f.absent)
-					}
-				} else if f.value != "1" || f.absent != "0" {
-					t.Errorf("%s counts by %s, and %q in a minute without such a line", f.metric, f.value, f.absent)
-				}
+			} else if f.value != "1" || f.absent != "0" {
+				t.Errorf("%s counts by %s, and %q in a minute without such a line", f.metric, f.value, f.absent)
 			}
-		}
-		slices.Sort(got)
+		})
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s is counted as %v, want %v, in\n%s", c.name, got, c.want, s.log)
 		}
@@ -287,6 +277,30 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// lines are the log's.
+func (s *stand) lines() (all []map[string]any) {
+	for text := range strings.Lines(s.log.String()) {
+		var line map[string]any
+		must(json.Unmarshal([]byte(text), &line))
+		all = append(all, line)
+	}
+	return all
+}
+
+// metrics returns those that the lines are counted in, sorted, and calls each for every line and its filter.
+func metrics(filters []filter, lines []map[string]any, each func(f filter, line map[string]any)) (all []string) {
+	for _, line := range lines {
+		for _, f := range filters {
+			if f.matches(line) {
+				all = append(all, f.metric)
+				each(f, line)
+			}
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
 // Keys that came from the table are counted apart from fetches, and so are the lease and the rests of the table.
 func TestMetricsOfTheTable(t *testing.T) {
 	t.Parallel()
@@ -296,6 +310,7 @@ func TestMetricsOfTheTable(t *testing.T) {
 			io.WriteString(w, body)
 		}
 	}
+	filters := templateFilters(t)
 	item := fmt.Sprintf(`{"Item":{"jwks":{"B":%q},"sent":{"N":"%d"}}}`, base64.StdEncoding.EncodeToString([]byte(keySet())), now.UnixMilli())
 	for name, c := range map[string]struct {
 		table http.HandlerFunc
@@ -311,20 +326,11 @@ func TestMetricsOfTheTable(t *testing.T) {
 			"JWKS_TABLE": "keys", "AWS_ENDPOINT_URL": table.URL, "AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret",
 		})
 		s.warm(t.Context())
-		var got []string
-		for text := range strings.Lines(s.log.String()) {
-			var line map[string]any
-			must(json.Unmarshal([]byte(text), &line))
-			for _, f := range templateFilters(t) {
-				if f.matches(line) {
-					got = append(got, f.metric)
-					if line["issuer"] != s.issuer {
-						t.Errorf("%s: no issuer in %s", name, text)
-					}
-				}
+		got := metrics(filters, s.lines(), func(_ filter, line map[string]any) {
+			if line["issuer"] != s.issuer {
+				t.Errorf("%s: no issuer in %v", name, line)
 			}
-		}
-		slices.Sort(got)
+		})
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s is counted as %v, want %v, in\n%s", name, got, c.want, s.log)
 		}
@@ -345,20 +351,13 @@ func TestMetricOfAFrozenFetch(t *testing.T) {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		t.Fatal("the fetch never ended")
 	}
-	var got, told []string
-	for text := range strings.Lines(s.log.String()) {
-		var line map[string]any
-		must(json.Unmarshal([]byte(text), &line))
-		for _, f := range templateFilters(t) {
-			if f.matches(line) {
-				got = append(got, f.metric)
-			}
-		}
+	var told []string
+	for _, line := range s.lines() {
 		if line["issuer"] == s.issuer {
 			told = append(told, line["msg"].(string))
 		}
 	}
-	slices.Sort(got)
+	got := metrics(templateFilters(t), s.lines(), func(filter, map[string]any) {})
 	if !slices.Equal(got, []string{"FetchesFrozen", "KeysMaxStale", "KeysTtl"}) || !slices.Equal(told, []string{"fetch", "no fresh keys at the start"}) {
 		t.Errorf("counted as %v: %s", got, s.log)
 	}
