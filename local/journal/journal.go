@@ -232,12 +232,12 @@ const clock = "15:04:05.000"
 
 // tell tells of a request that was answered; to a program only a fault that no line of the functions tells.
 func (j *Journal) tell(q *Request) {
-	if !j.eyes && q.Status >= 500 && q.Decision == nil {
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		slog.New(slog.NewJSONHandler(j.out, nil)).Error("request", "method", q.Method, "path", q.Path, "status", q.Status, "error", q.Why)
-	}
 	if !j.eyes {
+		if q.Status >= 500 && q.Decision == nil {
+			j.mu.Lock()
+			defer j.mu.Unlock()
+			slog.New(slog.NewJSONHandler(j.out, nil)).Error("request", "method", q.Method, "path", q.Path, "status", q.Status, "error", q.Why)
+		}
 		return
 	}
 	hue, age, why := map[int]string{2: "32", 5: "31"}[q.Status/100], "", q.Why
